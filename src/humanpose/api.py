@@ -1,0 +1,169 @@
+"""PoseEstimator: pictures and videos in, people with joints out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from humanpose import files, results
+from humanpose.errors import InputError
+from humanpose.images import load_image
+from humanpose.infer import catalog, pipeline, runtime
+from humanpose.infer.detector import Detector
+from humanpose.infer.estimator import Estimator
+from humanpose.skeleton import Skeleton
+from humanpose.spec import ModelSpec
+from humanpose.types import F32, U8, Frame, Person
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class PoseEstimator:
+    """Finds people and their joints.
+
+        >>> estimator = PoseEstimator()
+        >>> frame = estimator("photo.jpg")  # doctest: +SKIP
+        >>> frame.people[0].joints.shape  # doctest: +SKIP
+        (19, 2)
+
+    Args:
+        model: built-in pose weights by name, or a file (.onnx; .safetensors with [train]).
+        person: likewise for the detector; None = one person who fills the picture.
+        runtime: "openvino", "onnxruntime" or "auto".
+        precision: "float32", "bf16" or "auto" (bf16 where the CPU computes in it).
+        device: "cpu", or what the runtime offers.
+        threads: of one network call; None = all physical cores.
+        cache: folder of compiled models; None = the user's cache folder, "" = none.
+        person_score: least score of a detected person; None = the detector's own.
+        max_people: keep at most this many people of a picture, best first.
+
+    Raises:
+        InputError, FormatError, DeviceError: if a model cannot be had or run as asked.
+    """
+
+    def __init__(
+        self,
+        model: str | Path = "balanced",
+        *,
+        person: str | Path | None = "person",
+        runtime: str = "auto",
+        precision: str = "auto",
+        device: str = "cpu",
+        threads: int | None = None,
+        cache: str | None = None,
+        person_score: float | None = None,
+        max_people: int | None = None,
+    ) -> None:
+        settings = _settings(runtime, precision, device, threads, cache)
+        self._models: list[dict[str, Any]] = []
+        self._estimator = Estimator(*self._load(model, settings))
+        self._detector = None
+        if person is not None:
+            self._detector = Detector(*self._load(person, settings), threshold=person_score)
+        self._max_people = max_people
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """Meaning of the rows of `Person.joints`."""
+        return self._estimator.spec.skeleton
+
+    def __call__(
+        self, picture: str | Path | bytes | Image | np.ndarray[Any, Any], *, channels: str = "rgb"
+    ) -> Frame:
+        """People in one picture.
+
+        Args:
+            picture: path, file content, PIL picture, or an array (H, W, 3) uint8.
+            channels: "rgb", or "bgr" for an array that OpenCV read.
+
+        Raises:
+            InputError, FormatError, LimitError: if it is not a readable picture.
+        """
+        image = load_image(picture, channels=channels)
+        name = Path(picture).name if isinstance(picture, str | Path) else ""
+        return self.process(Frame(image, name=name))
+
+    def stream(self, source: str | Path) -> Iterator[Frame]:
+        """Frames of a video with their people, in order; constant memory.
+
+        Reading runs ahead in a thread of its own. Times are the container's.
+        """
+        from humanpose.media.sources.video import VideoSource
+
+        with VideoSource(Path(source)) as video:
+            yield from pipeline.overlapped(video, self.process)
+
+    def process(self, frame: Frame) -> Frame:
+        """`frame` with the people found in it."""
+        boxes, scores = self._boxes(frame.image)
+        people = self._estimator.estimate(frame.image, boxes, scores)
+        return dataclasses.replace(frame, people=people)
+
+    def estimate(self, rgb: U8, boxes: F32) -> tuple[Person, ...]:
+        """One Person per given box, same order.
+
+        Args:
+            rgb: (H, W, 3) uint8.
+            boxes: (N, 4) tight boxes x, y, width, height, picture pixels.
+        """
+        return self._estimator.estimate(load_image(rgb), boxes)
+
+    def header(self, source: str) -> dict[str, Any]:
+        """First line of a result record about `source`."""
+        return results.header(self.skeleton, self._models, source)
+
+    def _boxes(self, image: U8) -> tuple[F32, F32 | None]:
+        if self._detector is None:
+            height, width = image.shape[:2]
+            return np.array([[0, 0, width, height]], np.float32), None
+        boxes, scores = self._detector.detect(image)
+        return boxes[: self._max_people], scores[: self._max_people]
+
+    def _load(
+        self, model: str | Path, settings: runtime.Settings
+    ) -> tuple[runtime.Runtime, ModelSpec]:
+        loaded, spec, path = load_model(model, settings)
+        self._models.append(
+            {
+                "name": spec.name,
+                "sha256": files.sha256(path),
+                "runtime": loaded.name,
+                "precision": loaded.precision,
+            }
+        )
+        return loaded, spec
+
+
+def load_model(
+    model: str | Path, settings: runtime.Settings
+) -> tuple[runtime.Runtime, ModelSpec, Path]:
+    """A network by built-in name or file (.onnx; .safetensors with [train]), ready to run."""
+    path = catalog.weights_path(str(model))
+    load = _load_torch if path.suffix == ".safetensors" else runtime.load
+    return (*load(path, settings), path)
+
+
+def _settings(
+    backend: str, precision: str, device: str, threads: int | None, cache: str | None
+) -> runtime.Settings:
+    if threads is not None and threads < 1:
+        raise InputError(f"threads must be at least 1, not {threads}")
+    return runtime.Settings(backend, precision, device, threads, cache)
+
+
+def _load_torch(path: Path, settings: runtime.Settings) -> tuple[runtime.Runtime, ModelSpec]:
+    from humanpose.errors import MissingExtraError
+
+    try:
+        from humanpose.checkpoints.store import load_net
+        from humanpose.nets.torch_runtime import TorchRuntime
+    except ImportError as error:
+        raise MissingExtraError("torch", "train") from error
+    net, spec = load_net(path)
+    precision = "float32" if settings.precision == "auto" else settings.precision
+    return TorchRuntime(net, spec, precision=precision), spec

@@ -1,0 +1,73 @@
+"""humanpose export WEIGHTS -o OUT.onnx"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from humanpose.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from humanpose.types import U8
+
+
+def export(
+    weights: Annotated[Path, typer.Argument(help="A .safetensors file made by `humanpose train`.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="The .onnx to write; beside WEIGHTS if not given.",
+        ),
+    ] = None,
+    check: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PICTURES",
+            help="Pictures or folders to compare on; noise if not given. Repeatable.",
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+) -> None:
+    """Write a network as ONNX with its description inside, and compare it with the original."""
+    try:
+        from humanpose.apps import export as exporting
+    except ImportError as error:
+        raise MissingExtraError(error.name or "torch", "train") from error
+    from humanpose.errors import OutputError
+
+    output = output or weights.with_suffix(".onnx")
+    if output.exists() and not force:
+        raise OutputError(f"{output} exists; add --force to replace it")
+    crops = _crops(weights, check) if check else None
+    reports = exporting.export(weights, output, crops)
+    on = f"{len(crops)} pictures" if crops is not None else "noise"
+    typer.echo(f"{output}: {output.stat().st_size / 1e6:.2f} MB; compared on {on}")
+    typer.echo(f"{'':34}{'value':>10}{'joint, px':>12}{'score':>10}")
+    for report in reports:
+        typer.echo(
+            f"{report.runtime:34}{report.largest_value:>10.2e}{report.largest_pixel:>12.4f}"
+            f"{report.largest_score:>10.4f}"
+        )
+    typer.echo("largest differences: of any output as a share of its range, of a joint, of a score")
+
+
+def _crops(weights: Path, sources: list[str]) -> U8:
+    import numpy as np
+
+    from humanpose.checkpoints.store import load_weights
+    from humanpose.geometry import crop_of_picture
+    from humanpose.images import load_image
+    from humanpose.media.sources import expand
+
+    spec = load_weights(weights)[1]
+    crops = []
+    for item in expand(sources)[:64]:
+        image = load_image(item.path)
+        crop = crop_of_picture((image.shape[1], image.shape[0]), spec.input)
+        crops.append(crop.cut(image, spec.pad))
+    return np.stack(crops)

@@ -1,0 +1,81 @@
+"""humanpose models, humanpose info"""
+
+from __future__ import annotations
+
+import typer
+
+
+def models() -> None:
+    """List the networks inside the package, with licence and scores."""
+    from humanpose.infer import catalog
+    from humanpose.infer.runtime import read_spec
+
+    for name, path in catalog.installed().items():
+        spec = read_spec(path)
+        size = path.stat().st_size / 1e6
+        width, height = spec.input
+        typer.echo(f"{name}: {spec.task}, net {spec.net}, input {width}x{height}, {size:.1f} MB")
+        typer.echo(f"  trained on: {', '.join(spec.data)}; {spec.recipe}")
+        for part, licence in spec.licences.items():
+            typer.echo(f"  licence of {part}: {licence}")
+        for rule, value in spec.scores.items():
+            typer.echo(f"  {rule}: {value:.4f}")
+
+
+def info() -> None:
+    """What is installed and what `auto` chooses on this machine."""
+    import importlib.metadata
+    import importlib.util
+    import os
+    import platform
+
+    from humanpose import __version__
+    from humanpose.infer import catalog
+    from humanpose.infer.runtime import Settings, cache_folder, load
+
+    typer.echo(
+        f"humanpose {__version__}, Python {platform.python_version()}, {platform.platform()}"
+    )
+    typer.echo(f"cores: {os.cpu_count()}")
+    for package in (
+        "numpy",
+        "opencv-python-headless",
+        "openvino",
+        "onnxruntime",
+        "av",
+        "torch",
+        "lightning",
+    ):
+        try:
+            typer.echo(f"  {package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            typer.echo(f"  {package} not installed")
+    owners = [
+        name
+        for name in (
+            "opencv-python",
+            "opencv-python-headless",
+            "opencv-contrib-python",
+            "opencv-contrib-python-headless",
+        )
+        if _has(name)
+    ]
+    if len(owners) > 1:
+        typer.echo(
+            f"warning: {' and '.join(owners)} both own cv2/; run: pip uninstall -y {' '.join(owners)} "
+            "&& pip install opencv-python-headless"
+        )
+    typer.echo(f"cache of compiled models: {cache_folder(Settings()) or 'off'}")
+    for name, path in catalog.installed().items():
+        loaded, _ = load(path)
+        typer.echo(f"{name}: auto runs it on {loaded.name} in {loaded.precision}")
+
+
+def _has(package: str) -> bool:
+    import importlib.metadata
+
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True

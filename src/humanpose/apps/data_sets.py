@@ -1,0 +1,77 @@
+"""Data sets named on the command line or in a recipe."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from humanpose.errors import FormatError, InputError
+from humanpose.types import Sample
+
+Marks = dict[str, list[list[float]]]
+
+
+def resolved(path: str) -> Path:
+    """`path` with ~ and environment variables filled in.
+
+    Raises:
+        InputError: if a variable is not set.
+    """
+    filled = os.path.expandvars(os.path.expanduser(path))
+    if "$" in filled:
+        raise InputError(f"{path}: set that environment variable, or give the whole path")
+    return Path(filled)
+
+
+def data_path(entry: str) -> tuple[str, Path]:
+    """(name, path) of "NAME=PATH", or of "NAME" below $HUMANPOSE_DATA.
+
+    Raises:
+        InputError: if the path is missing, or only a name is given and the variable is not set.
+    """
+    name, equals, path = entry.partition("=")
+    if not equals:
+        root = os.environ.get("HUMANPOSE_DATA")
+        if not root:
+            raise InputError(f"data {name}: write {name}=PATH, or set HUMANPOSE_DATA")
+        path = str(Path(root) / name)
+    found = resolved(path)
+    if not found.exists():
+        raise InputError(f"data {name}: {found} does not exist")
+    return name, found
+
+
+def part_of(samples: Sequence[Sample], split: str, name: str) -> list[Sample]:
+    """The samples of a split; "all" is every one.
+
+    Raises:
+        InputError: if the set `name` has none.
+    """
+    part = [sample for sample in samples if split in ("all", sample.split)]
+    if not part:
+        raise InputError(f"data {name}: no samples in its {split!r} part")
+    return part
+
+
+def read_marks(entry: str | None) -> Marks:
+    """Boxes of people another detector found, by "<data set>/<file name>"; {} for None.
+
+    Raises:
+        InputError, FormatError: if the file is missing or is not such a table.
+    """
+    if entry is None:
+        return {}
+    path = resolved(entry)
+    try:
+        marks = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise FormatError(f"{path}: not JSON ({error})") from error
+    if not isinstance(marks, dict) or not all(
+        isinstance(box, list) and len(box) >= 4 for boxes in marks.values() for box in boxes
+    ):
+        raise FormatError(f"{path}: not a table of boxes by picture")
+    return marks

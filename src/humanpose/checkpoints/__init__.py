@@ -1,0 +1,1 @@
+"""Weights in and out: safetensors with a ModelSpec inside, and readers of foreign files."""

@@ -1,0 +1,1 @@
+"""Data sets: readers of their original files, augmentation, and torch data sets."""

@@ -1,0 +1,107 @@
+"""Random changes of a training crop: where it lies, and what its pixels look like.
+
+Randomness is a function of (seed, epoch, sample), never of worker state, so that worker
+count, resume and ranks cannot change the data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from humanpose.geometry import altered
+from humanpose.types import U8, Crop
+
+
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """Strengths; zero or one (for scales) turns a part off.
+
+    Attributes:
+        scale: (least, largest) zoom, drawn log-uniformly.
+        rotation: largest turn in degrees; drawn from a triangle, so that upright stays common.
+        rotation_chance: share of samples that are turned at all.
+        shift: largest movement as a share of the crop.
+        flip: chance of a mirror image.
+        half_body: chance of a crop around the upper or the lower body alone.
+        colour: strength of brightness, contrast, saturation and hue changes, 0 to 1.
+        degrade: chance of low resolution, blur or noise.
+        occlude: chance of a flat patch over part of the crop.
+    """
+
+    scale: tuple[float, float] = (1.0, 1.0)
+    rotation: float = 0.0
+    rotation_chance: float = 0.6
+    shift: float = 0.0
+    flip: float = 0.0
+    half_body: float = 0.0
+    colour: float = 0.0
+    degrade: float = 0.0
+    occlude: float = 0.0
+
+
+def generator(seed: int, epoch: int, sample: int) -> np.random.Generator:
+    """Counter-based random numbers of one sample in one epoch."""
+    return np.random.Generator(np.random.Philox(key=[seed, (epoch << 32) | sample]))
+
+
+def random_crop(crop: Crop, rules: Augmentation, rng: np.random.Generator) -> tuple[Crop, bool]:
+    """`crop` zoomed, turned, moved and mirrored at random, and whether it was mirrored."""
+    low, high = np.log(rules.scale[0]), np.log(rules.scale[1])
+    flip = bool(rng.random() < rules.flip)
+    turn = 0.0
+    if rng.random() < rules.rotation_chance:
+        turn = float(rng.triangular(-1, 0, 1)) * rules.rotation
+    shift = (rng.uniform(-rules.shift, rules.shift), rng.uniform(-rules.shift, rules.shift))
+    zoom = float(np.exp(rng.uniform(low, high)))
+    return altered(crop, scale=zoom, rotation=turn, shift=shift, flip=flip), flip
+
+
+def random_pixels(image: U8, rules: Augmentation, rng: np.random.Generator) -> U8:
+    """A copy of `image` (H, W, 3) with colour, resolution and occlusion changed at random."""
+    if rules.colour and rng.random() < 0.8:
+        image = _colour(image, rules.colour, rng)
+    if rng.random() < rules.degrade:
+        image = _degrade(image, rng)
+    if rng.random() < rules.occlude:
+        image = _occlude(image, rng)
+    return image
+
+
+def _colour(image: U8, strength: float, rng: np.random.Generator) -> U8:
+    # One 3x3 matrix and a shift: contrast and colour cast on the diagonal, saturation by mixing
+    # in the grey value. A per-channel table could not mix, a float image costs five times more.
+    gain = 1 + strength * rng.uniform(-0.4, 0.4)
+    cast = 1 + strength * rng.uniform(-0.12, 0.12, 3)
+    saturation = 1 + strength * rng.uniform(-0.6, 0.4)
+    grey = np.tile(np.array([0.299, 0.587, 0.114]), (3, 1))
+    mix = np.diag(gain * cast) @ (saturation * np.eye(3) + (1 - saturation) * grey)
+    shift = strength * rng.uniform(-40, 40) + 128 * (1 - gain)
+    matrix = np.concatenate([mix, np.full((3, 1), shift)], axis=1)
+    return np.asarray(cv2.transform(image, matrix), np.uint8)
+
+
+def _degrade(image: U8, rng: np.random.Generator) -> U8:
+    kind = rng.integers(3)
+    height, width = image.shape[:2]
+    if kind == 0:
+        factor = rng.uniform(0.25, 0.7)
+        small = (max(8, int(width * factor)), max(8, int(height * factor)))
+        low = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
+        return np.asarray(cv2.resize(low, (width, height)), np.uint8)
+    if kind == 1:
+        return np.asarray(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.6, 2.0)), np.uint8)
+    noise = rng.normal(0, rng.uniform(3, 15), image.shape)
+    return np.clip(image + noise, 0, 255).astype(np.uint8)
+
+
+def _occlude(image: U8, rng: np.random.Generator) -> U8:
+    image = image.copy()
+    height, width = image.shape[:2]
+    for _ in range(int(rng.integers(1, 3))):
+        w, h = (int(rng.uniform(0.08, 0.3) * side) for side in (width, height))
+        x, y = int(rng.integers(0, width - w)), int(rng.integers(0, height - h))
+        image[y : y + h, x : x + w] = rng.integers(0, 256, 3)
+    return image

@@ -1,0 +1,134 @@
+"""People drawn on pictures, and sheets of small pictures. Everything returns a new array."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from humanpose.skeleton import Skeleton
+from humanpose.types import F32, U8, Person
+
+Colour = tuple[int, int, int]
+
+# Blue and orange stay apart for every common colour blindness; the dark outline carries them
+# over bright ground and their brightness over dark ground.
+SIDE_COLOURS: dict[str, Colour] = {
+    "left": (70, 180, 255),
+    "right": (255, 150, 40),
+    "middle": (120, 235, 110),
+}
+_OUTLINE: Colour = (20, 20, 20)
+_BOX: Colour = (240, 240, 240)
+_SHEET: Colour = (32, 32, 32)
+_SHIFT = 4  # OpenCV draws at 1/16 pixel
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+def draw_people(
+    image: U8, people: Iterable[Person], *, min_score: float = 0.3, boxes: bool = True
+) -> U8:
+    """`image` with limbs, joints and boxes of `people`: blue left, orange right, green middle.
+
+    Args:
+        image: (H, W, 3) uint8 RGB; not changed.
+        people: joints in pixels of `image`, anywhere in or around it.
+        min_score: joints below it are not drawn, nor the limbs that end in one.
+        boxes: also draw boxes, with the track number (#3) and the person's score.
+    """
+    canvas = np.array(image, np.uint8, order="C")
+    people = tuple(people)
+    for person in people if boxes else ():
+        if np.isfinite(person.box).all():
+            _draw_box(canvas, person)
+    for person in people:  # over all boxes, so that no frame crosses a limb
+        _draw_joints(canvas, person, min_score)
+    return canvas
+
+
+def _draw_joints(canvas: U8, person: Person, min_score: float) -> None:
+    joints = np.asarray(person.joints, np.float64)
+    shown = np.isfinite(joints).all(1) & (person.scores >= min_score)
+    points = _fixed_point(np.where(shown[:, None], joints, 0), canvas)
+    limbs = [limb for limb in person.skeleton.limbs if shown[limb[0]] and shown[limb[1]]]
+    width = _line_width(canvas, joints[shown])
+    # All outlines first: a limb's outline must not cut through its neighbour's colour.
+    for edge in (max(1, round(width / 2)), 0):
+        for limb in limbs:
+            colour = _OUTLINE if edge else SIDE_COLOURS[_limb_side(person.skeleton, limb)]
+            start, end = (points[i] for i in limb)
+            cv2.line(canvas, start, end, colour, width + 2 * edge, cv2.LINE_AA, _SHIFT)
+        for i in np.flatnonzero(shown):
+            colour = _OUTLINE if edge else SIDE_COLOURS[person.skeleton.side(int(i))]
+            radius = round((0.9 * width + edge) * (1 << _SHIFT))
+            cv2.circle(canvas, points[i], radius, colour, cv2.FILLED, cv2.LINE_AA, _SHIFT)
+
+
+def _fixed_point(points: NDArray[np.float64], canvas: U8) -> list[tuple[int, int]]:
+    """Points (N, 2) in 1/16 pixel; far outside they stop where OpenCV's integers still reach."""
+    reach = 4 * max(canvas.shape) + 1000
+    fixed = np.rint(np.clip(points, -reach, reach) * (1 << _SHIFT)).astype(int)
+    return [(int(x), int(y)) for x, y in fixed]
+
+
+def _line_width(canvas: U8, joints: NDArray[np.float64]) -> int:
+    """Pixels, from the person's size (longer side of its joints) within the picture's bounds."""
+    most = 1 + min(canvas.shape[:2]) / 100
+    size = float(np.ptp(joints, axis=0).max()) if len(joints) else 0.0
+    return round(float(np.clip(size / 90, min(2.0, most), most)))
+
+
+def _limb_side(skeleton: Skeleton, limb: tuple[int, int]) -> str:
+    """The side that both ends agree on; the middle has no say (neck - left shoulder: left)."""
+    sides = {skeleton.side(joint) for joint in limb} - {"middle"}
+    return sides.pop() if len(sides) == 1 else "middle"
+
+
+def _draw_box(canvas: U8, person: Person) -> None:
+    box: F32 = np.asarray(person.box, np.float64)
+    low, high = _fixed_point(np.stack([box[:2], box[:2] + box[2:]]), canvas)
+    for colour, width in ((_OUTLINE, 3), (_BOX, 1)):
+        cv2.rectangle(canvas, low, high, colour, width, cv2.LINE_AA, _SHIFT)
+    track = "" if person.track is None else f"#{person.track}  "
+    _draw_label(canvas, f"{track}{person.score:.2f}", (low[0] >> _SHIFT, low[1] >> _SHIFT))
+
+
+def _draw_label(canvas: U8, text: str, corner: tuple[int, int]) -> None:
+    """`text` above `corner`, or as near to it as the picture allows."""
+    height, width = canvas.shape[:2]
+    scale = max(0.35, min(height, width) / 1400)
+    (text_width, text_height), below = cv2.getTextSize(text, _FONT, scale, 1)
+    x = int(np.clip(corner[0], 0, max(width - text_width - 4, 0)))
+    y = int(np.clip(corner[1], text_height + below + 2, max(height, text_height + below + 2)))
+    cv2.rectangle(canvas, (x, y - text_height - below - 2), (x + text_width + 4, y), _OUTLINE, -1)
+    cv2.putText(canvas, text, (x + 2, y - below), _FONT, scale, _BOX, 1, cv2.LINE_AA)
+
+
+def contact_sheet(images: Sequence[U8], columns: int, cell: tuple[int, int]) -> U8:
+    """Pictures side by side, each scaled to fit its cell and centred on dark grey.
+
+    Args:
+        images: (H, W, 3) uint8 RGB each, of any sizes.
+        columns: cells per row, at least 1.
+        cell: (width, height) of a cell, pixels.
+
+    Returns:
+        (rows * height, columns * width, 3); one empty row if there are no pictures.
+    """
+    width, height = cell
+    rows = max(1, -(-len(images) // columns))
+    sheet = np.full((rows * height, columns * width, 3), _SHEET, np.uint8)
+    for i, image in enumerate(images):
+        scale = min(width / image.shape[1], height / image.shape[0])
+        size = tuple(
+            max(1, min(round(n * scale), most))
+            for n, most in zip(image.shape[1::-1], cell, strict=True)
+        )
+        kind = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        small = cv2.resize(image, size, interpolation=kind)
+        top = i // columns * height + (height - size[1]) // 2
+        left = i % columns * width + (width - size[0]) // 2
+        sheet[top : top + size[1], left : left + size[0]] = small
+    return sheet

@@ -1,0 +1,192 @@
+"""Files written whole or not at all, checked reads, hashes."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from humanpose.errors import FormatError, InputError, LimitError, OutputError
+
+_MAX_NAME_BYTES = 255  # what ext4, APFS and NTFS allow for one name
+_FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
+_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+@contextmanager
+def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
+    """A file object whose content appears under `path` only if the block ends well.
+
+    Written beside as a `.part` file, synced to disk, then renamed; a file that was there before
+    stays whole until that moment. Missing parent folders are made.
+
+    Args:
+        path: final name.
+        mode: "wb", or "w" for UTF-8 text without newline translation.
+
+    Raises:
+        OutputError: the folder is not writable, the disk is full, a folder is in the way.
+    """
+    path = Path(path)
+    part = part_path(path, secrets.token_hex(4))
+    try:
+        make_parent(path)
+        text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+        with open(part, mode.replace("w", "x"), **text) as file:
+            yield file
+            sync(file)
+        os.replace(part, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        # An error that names another file comes from what the block reads, not from us.
+        if error.errno is not None and error.filename in (None, str(part), str(path)):
+            raise output_error(path, error) from error
+        raise
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def part_path(path: Path, token: str = "") -> Path:
+    """NAME.part, or NAME.TOKEN.part, beside `path`; NAME is cut where the sum is too long."""
+    tail = f".{token}.part" if token else ".part"
+    name = path.name
+    while len(os.fsencode(name + tail)) > _MAX_NAME_BYTES:
+        name = name[:-1]
+    return path.with_name(name + tail)
+
+
+def make_parent(path: Path) -> None:
+    """Make the folder of `path`; a folder at `path` itself or a file above it is refused.
+
+    Raises:
+        OutputError: naming `path`.
+    """
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder; give the name of a file")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(path, error) from error
+
+
+def prepare_output(path: Path, *, force: bool) -> None:
+    """Make the folder of `path` and, unless `force`, see that nothing lies at `path` yet.
+
+    Raises:
+        OutputError: something does, or the folder cannot be made.
+    """
+    make_parent(path)
+    if not force and os.path.lexists(path):
+        raise OutputError(f"{path} exists; add --force to replace it")
+
+
+def sync(file: IO[Any]) -> None:
+    """Hand everything written so far to the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable; only POSIX can, and some network file systems cannot."""
+    if os.name == "posix":
+        with suppress(OSError):
+            handle = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+
+def output_error(path: str | Path, error: Exception) -> OutputError:
+    """What to tell a user when writing `path` failed with `error`."""
+    path = Path(path)
+    code = getattr(error, "errno", None)
+    if code in _FULL:
+        return OutputError(f"cannot write {path}: the disk is full{_free(path)}; make room")
+    if code in _DENIED:
+        return OutputError(f"cannot write {path}: no permission; choose another folder with -o")
+    if code in (errno.ENOTDIR, errno.EEXIST):
+        return OutputError(f"cannot write {path}: a file is in the way of its folder")
+    if code == errno.EISDIR:
+        return OutputError(f"{path} is a folder; give the name of a file")
+    if code == errno.ENAMETOOLONG:
+        return OutputError(f"cannot write {path}: the name is too long; choose a shorter one")
+    return OutputError(f"cannot write {path}: {_reason(error)}")
+
+
+def _free(path: Path) -> str:
+    with suppress(OSError):
+        return f" ({shutil.disk_usage(path.parent).free / 1e6:.0f} MB free)"
+    return ""
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error or type(error).__name__).splitlines()[0]
+
+
+def input_error(path: str | Path, error: OSError) -> InputError:
+    """What to tell a user when reading `path` failed with `error`."""
+    if isinstance(error, FileNotFoundError):
+        return InputError(f"{path} does not exist")
+    if isinstance(error, IsADirectoryError):
+        return InputError(f"{path} is a folder, not a file")
+    if isinstance(error, PermissionError):
+        return InputError(f"{path}: no permission to read it")
+    return InputError(f"{path} cannot be read: {_reason(error)}")
+
+
+def file_size(path: str | Path) -> int:
+    """Bytes in the regular file `path`, at least 1.
+
+    Raises:
+        InputError: it is missing, a folder or a device.
+        FormatError: it is empty.
+    """
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise input_error(path, error) from error
+    except ValueError as error:  # a NUL character in the name
+        raise InputError(f"{str(path)!r} is not a file name") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise InputError(f"{path} is a folder, not a file")
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{path} is not a regular file")
+    if status.st_size == 0:
+        raise FormatError(f"{path} is empty (0 bytes)")
+    return status.st_size
+
+
+def read_limited(path: str | Path, limit_bytes: int) -> bytes:
+    """The content of `path`.
+
+    Raises:
+        InputError: missing, a folder, a device or not readable.
+        FormatError: empty.
+        LimitError: more than `limit_bytes`; found without reading it.
+    """
+    size = file_size(path)
+    if size > limit_bytes:
+        raise LimitError(f"{path} has {size:,} bytes, more than the limit of {limit_bytes:,}")
+    try:
+        with open(path, "rb") as file:
+            return file.read(limit_bytes)
+    except OSError as error:
+        raise input_error(path, error) from error
+
+
+def sha256(path: str | Path) -> str:
+    """SHA-256 of a file's content, 64 hexadecimal digits. Raises InputError if unreadable."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise input_error(path, error) from error

@@ -1,0 +1,137 @@
+"""Boxes and crops: one affine says where a network's input lies in its picture.
+
+Boxes are x, y, width, height in picture pixels. The affine of a crop is composed first and
+applied once; augmentation composes onto the same matrix.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from humanpose.types import F32, F64, Crop
+
+
+def box_of_joints(joints: F32, *, margin: float = 0.0) -> F32:
+    """Tight box (4,) of the joints (J, 2) that are not NaN, grown on each side.
+
+    Args:
+        joints: picture pixels; NaN = missing.
+        margin: growth on each side as a share of the longer side.
+
+    Returns:
+        x, y, width, height; all NaN if no joint is known.
+    """
+    known = joints[~np.isnan(joints).any(-1)]
+    if not len(known):
+        return np.full(4, np.nan, np.float32)
+    low, high = known.min(0), known.max(0)
+    grow = margin * (high - low).max()
+    return np.concatenate([low - grow, high - low + 2 * grow]).astype(np.float32)
+
+
+def crop_of_box(
+    box: F32, size: tuple[int, int], *, context: float = 1.25, centre: str = "w/2"
+) -> Crop:
+    """The crop that shows `box` in a network input of `size` (width, height).
+
+    The box grows around its centre to the input's aspect ratio, then by `context`.
+
+    Args:
+        box: x, y, width, height, picture pixels; a side below one pixel counts as one.
+        size: of the network input, pixels.
+        context: growth of the box that the network was trained with.
+        centre: crop pixel that the box centre falls on: "w/2" (HRNet's rule) or "(w-1)/2".
+
+    Source: HRNet's `_xywh2cs` and `get_affine_transform` (box / 200 and back cancel out).
+    """
+    x, y, width, height = np.asarray(box, np.float64)
+    scale = min(size[0] / max(width, 1.0), size[1] / max(height, 1.0)) / context
+    middle = np.array([x + width / 2, y + height / 2])
+    return _scaled(scale, middle, size, centre)
+
+
+def crop_of_picture(
+    picture: tuple[int, int], size: tuple[int, int], *, centre: str = "w/2"
+) -> Crop:
+    """The whole `picture` (width, height) scaled into `size`, its middle on the crop's middle."""
+    scale = min(size[0] / picture[0], size[1] / picture[1])
+    # The picture spans -0.5 ... w - 0.5, so its middle is (w - 1) / 2 under either rule for crops.
+    middle = np.array([(picture[0] - 1) / 2, (picture[1] - 1) / 2])
+    return _scaled(scale, middle, size, centre)
+
+
+def _scaled(scale: float, middle: F64, size: tuple[int, int], centre: str) -> Crop:
+    shift = {"w/2": 0.0, "(w-1)/2": 0.5}[centre]
+    target = np.array([size[0] / 2 - shift, size[1] / 2 - shift])
+    matrix = np.concatenate([np.eye(2) * scale, (target - scale * middle)[:, None]], axis=1)
+    return Crop(matrix, size)
+
+
+def compose(outer: F64, inner: F64) -> F64:
+    """(2, 3) affine that applies `inner` first, then `outer`."""
+    linear = outer[:, :2] @ inner[:, :2]
+    shift = outer[:, :2] @ inner[:, 2] + outer[:, 2]
+    return np.concatenate([linear, shift[:, None]], axis=1)
+
+
+def altered(
+    crop: Crop,
+    *,
+    scale: float = 1.0,
+    rotation: float = 0.0,
+    shift: tuple[float, float] = (0.0, 0.0),
+    flip: bool = False,
+) -> Crop:
+    """`crop` with its content zoomed, turned, moved and mirrored about the crop's middle.
+
+    Args:
+        crop: the crop to alter.
+        scale: above 1 the person appears larger.
+        rotation: degrees, counter-clockwise in picture view.
+        shift: x, y movement of the content as a share of the crop's width and height.
+        flip: mirror left and right; the caller swaps the skeleton's pairs.
+    """
+    width, height = crop.size
+    middle = np.array([(width - 1) / 2, (height - 1) / 2])
+    angle = np.deg2rad(rotation)
+    cos, sin = scale * np.cos(angle), scale * np.sin(angle)
+    linear = np.array([[cos, sin], [-sin, cos]])  # y points down: this turns counter-clockwise
+    if flip:
+        linear = np.diag([-1.0, 1.0]) @ linear
+    move = np.array([shift[0] * width, shift[1] * height])
+    alter = np.concatenate([linear, (middle + move - linear @ middle)[:, None]], axis=1)
+    return Crop(compose(alter, crop.matrix), crop.size)
+
+
+def iou(a: F32, b: F32) -> F32:
+    """(N, M) intersection over union of boxes a (N, 4) and b (M, 4); 0 where both are empty."""
+    inside = overlap(a, b)
+    area_a, area_b = a[:, 2] * a[:, 3], b[:, 2] * b[:, 3]
+    union = area_a[:, None] + area_b[None] - inside
+    return np.asarray(inside / np.maximum(union, 1e-9), np.float32)
+
+
+def overlap(a: F32, b: F32) -> F32:
+    """(N, M) area that boxes a (N, 4) and b (M, 4) share, square pixels."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, :2] + a[:, None, 2:], b[None, :, :2] + b[None, :, 2:])
+    sides = np.clip(high - low, 0, None)
+    return np.asarray(sides[..., 0] * sides[..., 1], np.float32)
+
+
+def suppress(boxes: F32, scores: F32, *, threshold: float) -> NDArray[np.int64]:
+    """Indices kept by greedy non-maximum suppression, best score first.
+
+    Args:
+        boxes: (N, 4) x, y, width, height.
+        scores: (N,).
+        threshold: a box whose IoU with a better kept one is above this is dropped.
+    """
+    order = np.argsort(-scores, kind="stable")
+    overlaps = iou(boxes, boxes)
+    kept: list[int] = []
+    for i in order:
+        if all(overlaps[i, k] <= threshold for k in kept):
+            kept.append(int(i))
+    return np.array(kept, np.int64)

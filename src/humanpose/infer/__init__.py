@@ -1,0 +1,1 @@
+"""From pictures to joints: runtimes, detector, estimator, pipeline. No torch."""

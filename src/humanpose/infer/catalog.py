@@ -1,0 +1,29 @@
+"""The weights inside the package, by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from humanpose.errors import InputError
+
+FOLDER = Path(__file__).resolve().parent.parent / "weights"
+
+
+def installed() -> dict[str, Path]:
+    """Name -> path of every network that came with the package."""
+    return {path.stem: path for path in sorted(FOLDER.glob("*.onnx"))}
+
+
+def weights_path(name: str) -> Path:
+    """Path of built-in weights, or of a file of one's own.
+
+    Raises:
+        InputError: if `name` is neither.
+    """
+    here = installed()
+    if name in here:
+        return here[name]
+    if Path(name).is_file():
+        return Path(name)
+    known = ", ".join(here) or "none"
+    raise InputError(f"model {name!r}: neither a file nor one of the built-in weights ({known})")

@@ -1,0 +1,214 @@
+"""An exported network behind one call, on OpenVINO (default) or ONNX Runtime."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from humanpose.errors import DeviceError, FormatError, InputError, MissingExtraError
+from humanpose.spec import METADATA_KEY, ModelSpec
+from humanpose.types import F32, U8
+
+BACKENDS = ("auto", "openvino", "onnxruntime")
+PRECISIONS = ("auto", "float32", "bf16")
+
+
+class Runtime(Protocol):
+    """A network that takes crops and gives named maps; `precision` is what it computes in."""
+
+    name: str
+    precision: str
+
+    def run(self, crops: U8) -> dict[str, F32]:
+        """Outputs of RGB crops (N, H, W, 3) uint8."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Where and how to run.
+
+    Attributes:
+        backend: "openvino", "onnxruntime" or "auto" (OpenVINO).
+        precision: "float32" (the reference), "bf16", or "auto": bf16 where the CPU computes in
+            it, else float32.
+        device: "cpu", or OpenVINO's "gpu", "npu", or "cuda" with ONNX Runtime.
+        threads: of one call; None = all physical cores.
+        cache: folder of compiled models; None = the user's cache folder, "" = no cache.
+    """
+
+    backend: str = "auto"
+    precision: str = "auto"
+    device: str = "cpu"
+    threads: int | None = None
+    cache: str | None = None
+
+
+def load(
+    path: Path, settings: Settings = Settings(), size: tuple[int, int] | None = None
+) -> tuple[Runtime, ModelSpec]:
+    """The network of an ONNX file made by `humanpose export`, ready to run.
+
+    Args:
+        path: of the file.
+        settings: back-end, precision, device, threads.
+        size: (width, height) of the input; None = what the spec says.
+
+    Raises:
+        InputError: if there is no such file or an option is unknown.
+        FormatError: if it is damaged or carries no ModelSpec.
+        DeviceError: if the device or the precision is not here.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such model file")
+    if settings.backend not in BACKENDS:
+        raise InputError(f"runtime {settings.backend!r} is not one of {', '.join(BACKENDS)}")
+    if settings.precision not in PRECISIONS:
+        raise InputError(f"precision {settings.precision!r} is not one of {', '.join(PRECISIONS)}")
+    if settings.backend == "onnxruntime":
+        return _load_onnxruntime(path, settings, size)
+    return _load_openvino(path, settings, size)
+
+
+def read_spec(path: Path) -> ModelSpec:
+    """The description inside an ONNX file, without loading the network to run it."""
+    return _read_openvino(path)[1]
+
+
+def cache_folder(settings: Settings) -> Path | None:
+    """Where compiled models are kept, or None if nothing can or shall be kept."""
+    if settings.cache == "":
+        return None
+    if settings.cache is not None:
+        folder = Path(settings.cache)
+    else:
+        import platformdirs
+
+        folder = Path(platformdirs.user_cache_dir("humanpose"))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:  # a read-only home is no error: the start is only slower
+        return None
+    return folder if os.access(folder, os.W_OK) else None
+
+
+def _checked_size(spec: ModelSpec, size: tuple[int, int] | None, path: Path) -> tuple[int, int]:
+    size = size or spec.input
+    if min(size) < spec.multiple_of or any(side % spec.multiple_of for side in size):
+        raise InputError(f"{path.name}: input {size} must be multiples of {spec.multiple_of}")
+    return size
+
+
+class _OpenVino:
+    name = "openvino"
+
+    def __init__(self, compiled: Any, names: list[str], precision: str) -> None:
+        self._request = compiled.create_infer_request()
+        self._names = names
+        self.precision = precision
+
+    def run(self, crops: U8) -> dict[str, F32]:
+        self._request.infer([np.ascontiguousarray(crops)], share_inputs=True)
+        # Copies: the request's own buffers are overwritten by the next call.
+        return {
+            name: np.array(self._request.get_output_tensor(i).data, np.float32)
+            for i, name in enumerate(self._names)
+        }
+
+
+def _load_openvino(
+    path: Path, settings: Settings, size: tuple[int, int] | None
+) -> tuple[Runtime, ModelSpec]:
+    import openvino as ov
+
+    core = ov.Core()
+    device = settings.device.upper()
+    if device.split(".")[0] not in {name.split(".")[0] for name in core.available_devices}:
+        there = ", ".join(name.lower() for name in core.available_devices)
+        raise DeviceError(f"device {settings.device!r} is not here; OpenVINO sees: {there}")
+    model, spec = _read_openvino(path)
+    # Compiling may add the names of tensors it folded into an output: take them before.
+    names = [output.get_any_name() for output in model.outputs]
+    width, height = _checked_size(spec, size, path)
+    model.reshape([-1, height, width, 3])
+    precision = _openvino_precision(core, device, settings.precision)
+    options: dict[str, Any] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": {"float32": "f32", "bf16": "bf16"}[precision],
+    }
+    if device == "CPU" and settings.threads:
+        options["INFERENCE_NUM_THREADS"] = settings.threads
+    folder = cache_folder(settings)
+    if folder is not None:
+        options["CACHE_DIR"] = str(folder)
+    try:
+        compiled = core.compile_model(model, device, options)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise DeviceError(f"{path.name}: OpenVINO cannot run it on {device} ({reason})") from error
+    return _OpenVino(compiled, names, precision), spec
+
+
+def _read_openvino(path: Path) -> tuple[Any, ModelSpec]:
+    import openvino as ov
+
+    try:
+        model = ov.Core().read_model(path)
+        text = model.get_rt_info(["framework", METADATA_KEY]).astype(str)
+    except RuntimeError as error:
+        raise FormatError(f"{path}: damaged, or not a model made by humanpose export") from error
+    return model, ModelSpec.from_json(text, origin=str(path))
+
+
+def _openvino_precision(core: Any, device: str, wanted: str) -> str:
+    has_bf16 = "BF16" in core.get_property(device, "OPTIMIZATION_CAPABILITIES")
+    if wanted == "bf16" and not has_bf16:
+        raise DeviceError(f"precision bf16: {device} does not compute in it; use float32 or auto")
+    if wanted == "auto":
+        return "bf16" if has_bf16 else "float32"
+    return wanted
+
+
+class _OnnxRuntime:
+    name = "onnxruntime"
+    precision = "float32"
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self._input = session.get_inputs()[0].name
+        self._names = [output.name for output in session.get_outputs()]
+
+    def run(self, crops: U8) -> dict[str, F32]:
+        found = self._session.run(self._names, {self._input: np.ascontiguousarray(crops)})
+        return dict(zip(self._names, found, strict=True))
+
+
+def _load_onnxruntime(
+    path: Path, settings: Settings, size: tuple[int, int] | None
+) -> tuple[Runtime, ModelSpec]:
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise MissingExtraError("onnxruntime", "onnxruntime") from error
+    if settings.precision == "bf16":
+        raise DeviceError("precision bf16: ONNX Runtime computes in float32; use openvino or auto")
+    provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}.get(settings.device)
+    if provider not in ort.get_available_providers():
+        raise DeviceError(f"device {settings.device!r}: ONNX Runtime does not offer it here")
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    if settings.threads:
+        options.intra_op_num_threads = settings.threads
+    try:
+        session = ort.InferenceSession(str(path), options, providers=[provider])
+        text = session.get_modelmeta().custom_metadata_map[METADATA_KEY]
+    except Exception as error:  # ONNX Runtime raises a dozen types of its own
+        raise FormatError(f"{path}: damaged, or not a model made by humanpose export") from error
+    spec = ModelSpec.from_json(text, origin=str(path))
+    if _checked_size(spec, size, path) != spec.input:
+        raise InputError(f"{path.name}: another input size needs the openvino runtime")
+    return _OnnxRuntime(session), spec

@@ -1,0 +1,1 @@
+"""Pictures and videos in, annotated pictures, videos and records out."""

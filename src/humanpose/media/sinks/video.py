@@ -1,0 +1,153 @@
+"""An annotated video: H.264 in a fragmented mp4 that is readable while it grows."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import av
+import cv2
+import numpy as np
+from av.codec import Codec
+from av.video.stream import VideoStream
+
+from humanpose.draw import draw_people
+from humanpose.errors import OutputError
+from humanpose.files import output_error, part_path, prepare_output, sync
+from humanpose.types import U8, Frame
+
+# First found wins. The later ones are for FFmpeg builds without GPL parts.
+_ENCODERS = ("libx264", "libopenh264", "h264_videotoolbox", "mpeg4")
+_X264 = {"crf": "20", "preset": "veryfast"}
+# Fragments of a second, each complete in itself, in place of an index at the end.
+_FRAGMENTS = {"movflags": "empty_moov+default_base_moof", "frag_duration": "1000000"}
+_TICKS = 90_000  # per second; holds every usual frame rate exactly
+_BT601 = 6  # what the conversion from RGB uses (SMPTE 170M); players guess another one for HD
+
+
+class VideoSink:
+    """Draws the people of every frame; frames are shown at their own times."""
+
+    def __init__(
+        self,
+        path: str | Path,
+        width: int,
+        height: int,
+        rate: Fraction | float,
+        *,
+        min_score: float = 0.3,
+        boxes: bool = True,
+        force: bool = False,
+    ) -> None:
+        """Nothing is touched before `with`.
+
+        Args:
+            path: the file, .mp4.
+            width: pixels; an odd one is padded by a column, a frame of another size is scaled.
+            height: pixels.
+            rate: frames per second that the encoder plans its bits for; times come from frames.
+            min_score: joints below it are not drawn.
+            boxes: also draw boxes.
+            force: replace an existing file.
+        """
+        self.path = Path(path)
+        self._size = (width, height)
+        self._rate = Fraction(min(max(rate, 1), 240)).limit_denominator(1001)
+        self._min_score, self._boxes, self._force = min_score, boxes, force
+        self._last = -1  # ticks of the last frame
+        self._part = part_path(self.path)
+
+    def __enter__(self) -> Self:
+        prepare_output(self.path, force=self._force)
+        try:
+            self._file = open(self._part, "wb")
+        except OSError as error:
+            raise output_error(self.path, error) from error
+        try:
+            self._container = av.open(self._file, "w", format="mp4", options=_FRAGMENTS)
+            self._stream = self._add_stream()
+        except BaseException as error:
+            self._file.close()
+            self._part.unlink(missing_ok=True)
+            if isinstance(error, (av.error.FFmpegError, OSError)):
+                raise output_error(self.path, error) from error
+            raise
+        self._synced = time.monotonic()
+        return self
+
+    def _add_stream(self) -> VideoStream:
+        name = next((name for name in _ENCODERS if _can_encode(name)), None)
+        if name is None:
+            raise OutputError(f"cannot write {self.path}: PyAV has none of {', '.join(_ENCODERS)}")
+        # Without B-frames times need no reordering and the last second is not held back.
+        options = {"bf": "0"} | (_X264 if name == "libx264" else {})
+        stream = self._container.add_stream(name, rate=self._rate, options=options)
+        assert isinstance(stream, VideoStream)  # narrows the type of a codec known by its name
+        stream.width, stream.height = (side + side % 2 for side in self._size)
+        stream.pix_fmt = "yuv420p"
+        stream.colorspace = _BT601
+        stream.codec_context.time_base = Fraction(1, _TICKS)
+        if name != "libx264":
+            stream.bit_rate = stream.width * stream.height * 4
+        return stream
+
+    def write(self, frame: Frame) -> None:
+        """Append `frame`. Raises OutputError if that fails."""
+        drawn = draw_people(frame.image, frame.people, min_score=self._min_score, boxes=self._boxes)
+        picture = av.VideoFrame.from_ndarray(self._fitted(drawn), format="rgb24")
+        # Two frames at one time, or a clock that jumps back, must not end the video.
+        self._last = max(round(frame.time * _TICKS), self._last + 1)
+        picture.pts, picture.time_base = self._last, Fraction(1, _TICKS)
+        try:
+            self._container.mux(self._stream.encode(picture))
+            if time.monotonic() - self._synced >= 1:
+                sync(self._file)
+                self._synced = time.monotonic()
+        except (av.error.FFmpegError, OSError) as error:
+            raise output_error(self.path, error) from error
+
+    def _fitted(self, drawn: U8) -> U8:
+        """`drawn` at the video's size, made even by repeating the last column and row."""
+        width, height = self._size
+        if drawn.shape[:2] != (height, width):
+            drawn = np.asarray(cv2.resize(drawn, self._size, interpolation=cv2.INTER_AREA))
+        if width % 2 or height % 2:
+            drawn = np.pad(drawn, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        return drawn
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self._container.mux(self._stream.encode())
+            self._container.close()
+            sync(self._file)
+            self._file.close()
+            if kind is None:
+                os.replace(self._part, self.path)
+        except (av.error.FFmpegError, OSError) as failure:
+            if kind is None:
+                raise output_error(self.path, failure) from failure
+        finally:
+            with suppress(av.error.FFmpegError, OSError):
+                self._container.close()
+            with suppress(OSError):
+                self._file.close()
+            if self._last < 0:
+                self._part.unlink(missing_ok=True)
+
+
+def _can_encode(name: str) -> bool:
+    try:
+        Codec(name, "w")
+    except ValueError:  # PyAV's "unknown codec"
+        return False
+    return True

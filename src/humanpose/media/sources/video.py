@@ -1,0 +1,181 @@
+"""Frames of a video file through PyAV: upright, with the container's own times."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from humanpose.errors import FormatError
+from humanpose.files import file_size, input_error
+from humanpose.types import U8, Frame
+
+# Only self-contained formats: a play list called holiday.mp4 could make FFmpeg open other files
+# or addresses.
+_FORMATS = (
+    "mov,matroska,avi,mpeg,mpegts,mpegvideo,flv,asf,ogg,gif,ivf,mxf,nut,yuv4mpegpipe,dv,wtv,"
+    "h264,hevc,m4v,mjpeg,obu,rm,apng"
+)
+_OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
+_DEFAULT_RATE = Fraction(25)
+
+
+class VideoSource:
+    """Iterator over the frames of a video; a context manager. It can be read once.
+
+    Attributes:
+        name: file name; frames are called name#index.
+        width: pixels of the first frame, after rotation.
+        height: pixels of the first frame, after rotation.
+        rate: mean frames per second.
+        frames: number of frames that the container declares, None if it does not.
+        problems: one line for each thing that went wrong so far; complete after the last frame.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Open `path` and decode its first frame.
+
+        Raises:
+            InputError: no such file.
+            FormatError: empty, not a video, or without a single readable frame.
+        """
+        file_size(path)
+        self.name = Path(path).name
+        self.problems: list[str] = []
+        self._lost = 0  # frames that could not be decoded so far
+        self._damaged = 0  # frames that the decoder had to mend
+        try:
+            # An absolute path, or FFmpeg would take "a:b.mp4" for an address of protocol a.
+            self._container: InputContainer = av.open(os.path.abspath(path), options=_OPTIONS)
+        except PermissionError as error:
+            raise input_error(path, error) from error
+        except (av.error.FFmpegError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise FormatError(f"{path} is not a video that can be read ({reason})") from error
+        try:
+            self._stream = _video_stream(self._container, path)
+            self._decoded = self._decode()
+            first = next(self._decoded, None)
+            if first is None:
+                raise FormatError(f"{path}: not one frame of the video could be read")
+        except BaseException:
+            self._container.close()
+            raise
+        self._first: VideoFrame | None = first
+        self.height, self.width = _upright(first).shape[:2]
+        self.frames = self._stream.frames or None
+        self.rate = self._stream.average_rate or self._stream.guessed_rate or _DEFAULT_RATE
+        starts = (_seconds(ticks, first) for ticks in (self._stream.start_time, first.pts))
+        self._start = min((start for start in starts if start is not None), default=0.0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file; frames already handed out stay good."""
+        self._container.close()
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Frames in the order of showing; one that cannot be decoded leaves a gap in `index`."""
+        frame, self._first = self._first, None
+        read, end = 0, 0.0
+        while frame is not None:
+            index = read + self._lost
+            shown = _seconds(frame.pts, frame)
+            time = float(index / self.rate) if shown is None else shown - self._start
+            yield Frame(_upright(frame), index, time, f"{self.name}#{index}")
+            read += 1
+            end = time + (_seconds(frame.duration or None, frame) or float(1 / self.rate))
+            frame = next(self._decoded, None)
+        self._judge(read, end)
+
+    def _decode(self) -> Iterator[VideoFrame]:
+        """Frames of every packet that can be decoded; counts the others."""
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets, None)
+                frames = [] if packet is None else packet.decode()
+            except av.error.EOFError:
+                return
+            except (av.error.FFmpegError, ValueError):
+                self._lost += 1
+                continue
+            if packet is None:
+                return
+            for frame in frames:
+                self._damaged += frame.is_corrupt
+                yield frame
+
+    def _judge(self, read: int, end: float) -> None:
+        """Note what the container promised and did not hold, once everything is read.
+
+        Args:
+            read: frames that came out.
+            end: seconds, when the last of them is over.
+        """
+        length, exact = _length(self._container, self._stream)
+        if self.frames is None:
+            short = end + (2 / self.rate if exact else max(1.0, 0.03 * length)) < length
+            what = f"{read} frames ({end:.1f} of {length:.1f} s)"
+        else:
+            # A trimmed file (edit list) declares more frames than it shows, but its length fits.
+            short = read < self.frames and end + 0.5 / self.rate < length
+            what = f"{read} of {self.frames} frames"
+        if short:
+            self.problems.append(f"{self.name}: ends early, {what} could be read")
+        elif self._lost or self._damaged:
+            what = f"{self._lost} frames are missing and {self._damaged} flawed"
+            self.problems.append(f"{self.name}: damaged, {what}")
+
+
+def _video_stream(container: InputContainer, path: str | Path) -> VideoStream:
+    """The stream to show, set up for decoding; a cover picture of music is none."""
+    for stream in container.streams.video:
+        if Disposition.attached_pic not in Disposition(stream.disposition):
+            if stream.codec_context is None:
+                raise FormatError(f"{path}: no decoder for this video's codec")
+            stream.thread_type = "AUTO"
+            # Two threads decode faster than any network here consumes; more only cost memory.
+            stream.codec_context.thread_count = 2
+            return stream
+    raise FormatError(f"{path} holds no video")
+
+
+def _upright(frame: VideoFrame) -> U8:
+    """RGB (H, W, 3) turned as the container asks."""
+    # One thread: swscale's slices cost more than they save (2.6 times slower here).
+    rgb = frame.reformat(format="rgb24", threads=1).to_ndarray()
+    return np.ascontiguousarray(np.rot90(rgb, round(frame.rotation / 90)), np.uint8)
+
+
+def _seconds(ticks: int | None, frame: VideoFrame) -> float | None:
+    if ticks is None or frame.time_base is None:
+        return None
+    return float(ticks * frame.time_base)
+
+
+def _length(container: InputContainer, stream: VideoStream) -> tuple[float, bool]:
+    """(seconds of video that the container declares or 0, whether that is of this stream)."""
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base), True
+    # Of all streams: sound may be somewhat longer than the picture.
+    return (container.duration or 0) / av.time_base, False

@@ -1,0 +1,47 @@
+"""`lite`: the default pose network. MobileNetV2, feature pyramid, one head of heat maps."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from humanpose.nets.mobilenet import Head, MobileNetV2, Pyramid, initialise
+
+
+class Lite(nn.Module):
+    """Heat maps at stride 4 from a crop of one person.
+
+    `forward` gives logits (N, J, H/4, W/4). They are trained so that their soft-max over the
+    map is the joint's position and the sigmoid of their peak the chance that it is right.
+    """
+
+    def __init__(self, joints: int) -> None:
+        super().__init__()
+        self.backbone = MobileNetV2()
+        self.pyramid = Pyramid(self.backbone.widths)
+        self.maps = Head(self.pyramid.width, joints)
+        initialise(self)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits (N, J, H/4, W/4) of a normalised image (N, 3, H, W)."""
+        logits: Tensor = self.maps(self.pyramid(self.backbone(image)))
+        return logits
+
+    def outputs(self, image: Tensor) -> dict[str, Tensor]:
+        """What the exported graph returns: `maps` in [0, 1], see `likelihood`."""
+        return {"maps": likelihood(self(image))}
+
+
+def likelihood(logits: Tensor) -> Tensor:
+    """Maps whose shape is the soft-max's and whose height is the joint's score.
+
+    exp(logit - peak) keeps a Gaussian a Gaussian, so that a sub-pixel step on the log map is
+    exact; sigmoid(peak) is the trained probability that the peak is the joint.
+    """
+    peak = logits.amax(dim=(2, 3), keepdim=True)
+    return torch.exp(logits - peak) * torch.sigmoid(peak)
+
+
+def lite(joints: int = 19) -> Lite:
+    """The pose network with `joints` maps, He-initialised."""
+    return Lite(joints)

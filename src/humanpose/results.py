@@ -1,0 +1,352 @@
+"""The one writer and reader of the result record, and what is made from it.
+
+A record is JSON lines: a header, then one line per frame. Joints are [x, y, score], 0-based
+picture pixels; a missing joint is null. Everything below a frame works on one frame's record at a
+time, so that nothing grows with the length of a video.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+import numpy as np
+
+from humanpose.errors import FormatError, LimitError
+from humanpose.files import file_size, input_error
+from humanpose.geometry import box_of_joints
+from humanpose.images import IMAGE_SUFFIXES
+from humanpose.skeleton import COCO17, SKELETONS, Skeleton, convert, convert_scores
+from humanpose.types import F32, Frame, Person
+
+FORMAT = "humanpose/1"
+
+Record = dict[str, Any]
+
+_MAX_LINE = 1 << 26  # 64 MiB: a thousand people fit into 1 MiB
+_GAP = (0, 0, 0)  # COCO's missing joint
+_FRAME_KINDS: dict[str, type | tuple[type, ...]] = {
+    "name": str,
+    "index": int,
+    "time": (int, float),
+    "width": int,
+    "height": int,
+    "people": list,
+}
+_BOX_COLUMNS = ("box_x", "box_y", "box_w", "box_h")
+_PERSON_COLUMNS = ("name", "index", "time", "person", "track", "score", *_BOX_COLUMNS)
+
+
+def header(
+    skeleton: Skeleton,
+    models: Sequence[Record],
+    source: str,
+    smoothing: Record | str | None = None,
+) -> Record:
+    """First line of a record.
+
+    Args:
+        skeleton: meaning of every person's joints.
+        models: one {name, sha256, runtime, precision} per network used.
+        source: what was read, as the user named it.
+        smoothing: method and its settings, None if nothing was smoothed.
+    """
+    return {
+        "format": FORMAT,
+        "skeleton": {
+            "name": skeleton.name,
+            "joints": list(skeleton.joints),
+            "limbs": [list(limb) for limb in skeleton.limbs],
+        },
+        "models": list(models),
+        "smoothing": smoothing,
+        "source": source,
+    }
+
+
+def frame_record(frame: Frame) -> Record:
+    """`frame` as a JSON value: pixels to 2 decimals, scores to 4, seconds to 6."""
+    height, width = frame.image.shape[:2]
+    return {
+        "name": frame.name,
+        "index": int(frame.index),
+        "time": round(float(frame.time), 6),
+        "width": int(width),
+        "height": int(height),
+        "people": [_person_record(person) for person in frame.people],
+    }
+
+
+def _person_record(person: Person) -> Record:
+    joints = _rounded(person.joints)
+    scores = [round(float(s), 4) for s in np.nan_to_num(person.scores)]
+    record: Record = {
+        "box": _rounded(person.box[None])[0],
+        "score": round(float(np.nan_to_num(person.score)), 4),
+        "track": None if person.track is None else int(person.track),
+        "joints": [xy and [*xy, score] for xy, score in zip(joints, scores, strict=True)],
+    }
+    if person.raw is not None:
+        record["raw"] = _rounded(person.raw)
+    return record
+
+
+def _rounded(rows: F32) -> list[list[float] | None]:
+    """Rows to 2 decimals, None for a row that is not finite."""
+    # Through float64: rounding in float32 prints as 12.340000152587891.
+    values = np.round(np.asarray(rows, np.float64), 2) + 0.0  # no "-0.0"
+    return [row.tolist() if np.isfinite(row).all() else None for row in values]
+
+
+def to_line(record: Record) -> bytes:
+    """One line of a record, newline included; a NaN anywhere is a ValueError."""
+    return json.dumps(record, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+
+
+def read_records(path: str | Path) -> tuple[Record, Iterator[Record]]:
+    """The header of the JSON-lines record `path`, and an iterator over its frames.
+
+    A torn last line (the writer was killed) is left out. Frames are checked while they are read.
+
+    Raises:
+        InputError: no such file.
+        FormatError: not a record, or a line is nonsense; names the line.
+        LimitError: a line of more than 64 MiB.
+    """
+    file_size(path)
+    try:
+        file = open(path, "rb")  # noqa: SIM115 - the iterator below closes it
+    except OSError as error:
+        raise input_error(path, error) from error
+    lines = _lines(file, path)
+    first = next(lines, None)
+    if first is None or first[1].get("format") != FORMAT:
+        lines.close()
+        raise FormatError(f"{path} is not a result record: its first line is no {FORMAT} header")
+    try:
+        n_joints = len(skeleton_of(first[1]).joints)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        lines.close()
+        raise FormatError(f"{path}, line 1: the skeleton is incomplete") from error
+    return first[1], _frames(lines, n_joints, path)
+
+
+def _lines(file: IO[bytes], path: str | Path) -> Generator[tuple[int, Record], None, None]:
+    """(1-based number, JSON object) of each line; a torn last one is dropped."""
+    with file:
+        number = 0
+        while line := file.readline(_MAX_LINE + 1):
+            number += 1
+            if len(line) > _MAX_LINE:
+                raise LimitError(f"{path}, line {number}: longer than {_MAX_LINE:,} bytes")
+            try:
+                value = json.loads(line, parse_constant=_refuse_constant)
+            except (ValueError, RecursionError) as error:
+                if not line.endswith(b"\n"):
+                    return
+                raise FormatError(f"{path}, line {number}: not JSON ({error})") from error
+            if not isinstance(value, dict):
+                raise FormatError(f"{path}, line {number}: not a JSON object")
+            yield number, value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _frames(
+    lines: Iterator[tuple[int, Record]], n_joints: int, path: str | Path
+) -> Iterator[Record]:
+    for number, record in lines:
+        wrong = _wrong(record, n_joints)
+        if wrong:
+            raise FormatError(f"{path}, line {number}: {wrong}")
+        yield record
+
+
+def _wrong(record: Record, n_joints: int) -> str:
+    """What is wrong with a frame's record; "" if nothing is."""
+    for key, kind in _FRAME_KINDS.items():
+        if not isinstance(record.get(key), kind):
+            return f"{key!r} is missing or of the wrong kind"
+    for person in record["people"]:
+        if not isinstance(person, dict) or not isinstance(person.get("joints"), list):
+            return "a person has no joints"
+        if len(person["joints"]) != n_joints:
+            return f"a person has {len(person['joints'])} joints instead of {n_joints}"
+        if not all(joint is None or _is_row(joint, 3) for joint in person["joints"]):
+            return "a joint is neither null nor [x, y, score]"
+        if not (person.get("box") is None or _is_row(person["box"], 4)):
+            return "a box is neither null nor [x, y, width, height]"
+        if not _is_row([person.get("score")], 1):
+            return "a person has no score"
+    return ""
+
+
+def _is_row(value: object, length: int) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == length
+        and all(isinstance(v, (int, float)) and math.isfinite(v) for v in value)
+    )
+
+
+def skeleton_of(head: Record) -> Skeleton:
+    """The skeleton that a header describes; one we know comes with its pairs and sigmas."""
+    value = head["skeleton"]
+    known = SKELETONS.get(value["name"])
+    joints = tuple(str(name) for name in value["joints"])
+    if known and known.joints == joints:
+        return known
+    pairs = [
+        (i, joints.index("right_" + name[5:]))
+        for i, name in enumerate(joints)
+        if name.startswith("left_") and "right_" + name[5:] in joints
+    ]
+    return Skeleton.from_dict({**value, "pairs": pairs})
+
+
+def people_of(record: Record, skeleton: Skeleton) -> tuple[Person, ...]:
+    """The people of a frame's record as values; the inverse of `frame_record` but for rounding."""
+    return tuple(_person(person, skeleton) for person in record["people"])
+
+
+def _person(record: Record, skeleton: Skeleton) -> Person:
+    gap = [math.nan, math.nan, 0.0]
+    rows = np.array([joint or gap for joint in record["joints"]], np.float32).reshape(-1, 3)
+    raw = record.get("raw")
+    return Person(
+        joints=rows[:, :2],
+        scores=rows[:, 2],
+        box=np.array(record.get("box") or [math.nan] * 4, np.float32),
+        score=float(record["score"]),
+        track=record.get("track"),
+        skeleton=skeleton,
+        raw=None if raw is None else np.array([xy or gap[:2] for xy in raw], np.float32),
+    )
+
+
+class ImageIds:
+    """Gives every picture its COCO image_id.
+
+    The integer that a picture's name consists of (000000000139.jpg -> 139); else, or where that
+    is taken, a running number from 1. Ids never repeat.
+    """
+
+    def __init__(self) -> None:
+        self._named: set[int] = set()
+        self._running = 0
+
+    def next(self, name: str) -> int:
+        """The id of the next picture, called `name`."""
+        path = Path(name)
+        # 18 digits are the most that 64-bit integers hold for sure.
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.stem.isascii() and len(path.stem) <= 18:
+            number = int(path.stem) if path.stem.isdigit() else 0
+            if number > self._running and number not in self._named:
+                self._named.add(number)
+                return number
+        self._running += 1
+        while self._running in self._named:
+            self._running += 1
+        return self._running
+
+
+def coco_categories(skeleton: Skeleton) -> list[Record]:
+    """COCO's category of a person; its skeleton counts joints from 1."""
+    limbs = [[a + 1, b + 1] for a, b in skeleton.limbs]
+    return [{"id": 1, "name": "person", "keypoints": list(skeleton.joints), "skeleton": limbs}]
+
+
+def coco_image(record: Record, image_id: int) -> Record:
+    """COCO's entry of a frame under "images"."""
+    return {
+        "id": image_id,
+        "file_name": record["name"],
+        "width": record["width"],
+        "height": record["height"],
+        "frame_index": record["index"],
+        "time": record["time"],
+    }
+
+
+def coco_annotations(record: Record, first_id: int, image_id: int) -> list[Record]:
+    """COCO's entries of a frame's people under "annotations", ids from `first_id`.
+
+    A missing joint is 0, 0, 0 as COCO wants it; `keypoint_scores` holds the scores.
+    """
+    found = []
+    for number, person in enumerate(record["people"], first_id):
+        joints = person["joints"]
+        box = _coco_box(person)
+        found.append(
+            {
+                "id": number,
+                "image_id": image_id,
+                "category_id": 1,
+                "bbox": box,
+                "area": round(box[2] * box[3], 2),
+                "score": person["score"],
+                "track_id": person.get("track"),
+                "num_keypoints": sum(joint is not None for joint in joints),
+                "keypoints": [v for joint in joints for v in ([*joint[:2], 2] if joint else _GAP)],
+                "keypoint_scores": [joint[2] if joint else 0.0 for joint in joints],
+            }
+        )
+    return found
+
+
+def _coco_box(person: Record) -> list[float]:
+    """The person's box, else the joints', else zeros: COCO knows no person without a box."""
+    box: list[float] | None = person.get("box")
+    if box:
+        return box
+    known = np.array([joint[:2] for joint in person["joints"] if joint], np.float32)
+    return _rounded(box_of_joints(known.reshape(-1, 2))[None])[0] or [0.0] * 4
+
+
+def coco_results(record: Record, image_id: int, skeleton: Skeleton) -> list[Record]:
+    """A frame's people as COCO's scorer reads them: 17 joints in COCO's order, x, y, score."""
+    results = []
+    for found, person in zip(record["people"], people_of(record, skeleton), strict=True):
+        joints = _rounded(convert(person.joints, skeleton, COCO17))
+        scores = convert_scores(person.scores, skeleton, COCO17)
+        rows = zip(joints, scores, strict=True)
+        results.append(
+            {
+                "image_id": image_id,
+                "category_id": 1,
+                "keypoints": [
+                    v for xy, s in rows for v in ([*xy, round(float(s), 4)] if xy else _GAP)
+                ],
+                "score": found["score"],
+                "bbox": _coco_box(found),
+            }
+        )
+    return results
+
+
+def csv_header(skeleton: Skeleton) -> list[str]:
+    """Column names: the person's, then three per joint."""
+    parts = ("x", "y", "score")
+    return [*_PERSON_COLUMNS, *(f"{joint}_{part}" for joint in skeleton.joints for part in parts)]
+
+
+def csv_rows(record: Record) -> list[list[Any]]:
+    """One row per person of a frame; empty cells for what is missing."""
+    return [
+        [
+            record["name"],
+            record["index"],
+            record["time"],
+            number,
+            "" if person.get("track") is None else person["track"],
+            person["score"],
+            *(person.get("box") or [""] * 4),
+            *(value for joint in person["joints"] for value in joint or ("", "", "")),
+        ]
+        for number, person in enumerate(record["people"])
+    ]

@@ -1,0 +1,104 @@
+"""ModelSpec: everything one must know to use a weights file, carried inside that file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from humanpose.errors import FormatError
+from humanpose.skeleton import Skeleton
+
+FORMAT = "humanpose-model/1"
+METADATA_KEY = "humanpose"
+
+_CHOICES = {
+    "task": ("pose", "person", "hand"),
+    "channels": ("rgb", "bgr"),
+    "crop": ("box", "picture-height", "whole"),
+    "crop_centre": ("w/2", "(w-1)/2"),
+    "grid": ("corner", "centre"),
+    "decode": ("argmax", "quarter", "dark", "simcc", "boxes", "peaks"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """How to feed a network and how to read its output.
+
+    Attributes:
+        name: of the weights, e.g. "balanced".
+        task: "pose", "person" or "hand".
+        net: name for `nets.create`; `options` are its keyword arguments.
+        skeleton: joints of the maps, by value; for a person net only its name matters.
+        input: (width, height) of the crop, pixels.
+        multiple_of: what the input's sides must be multiples of.
+        channels: order the network wants; the exported graph takes RGB and reorders itself.
+        mean, std: per channel of the 0..255 values; normalisation is inside the graph.
+        pad: RGB value outside the picture.
+        crop: "box" (a box grown by context), "picture-height" or "whole" (the whole picture).
+        context: growth of a tight box.
+        crop_centre: crop pixel the box centre falls on.
+        stride: crop pixels per heat-map cell; `grid` says where cell 0 lies (heatmap.py).
+        background: the last map is background.
+        decode: rule of heatmap.decode, or the detector's.
+        threshold: least score of a reported person (task "person").
+        data: what it was trained on, one line each.
+        licences: of code, weights and data.
+        scores: rule -> figure on the validation split.
+        recipe: how it was made (recipe file, samples seen, commit).
+    """
+
+    name: str
+    task: str
+    net: str
+    options: dict[str, Any]
+    skeleton: Skeleton
+    input: tuple[int, int]
+    multiple_of: int = 32
+    channels: str = "rgb"
+    mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
+    std: tuple[float, float, float] = (127.5, 127.5, 127.5)
+    pad: tuple[int, int, int] = (128, 128, 128)
+    crop: str = "box"
+    context: float = 1.25
+    crop_centre: str = "w/2"
+    stride: int = 4
+    grid: str = "centre"
+    background: bool = False
+    decode: str = "dark"
+    threshold: float = 0.3
+    data: tuple[str, ...] = ()
+    licences: dict[str, str] = field(default_factory=dict)
+    scores: dict[str, float] = field(default_factory=dict)
+    recipe: str = ""
+
+    def __post_init__(self) -> None:
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"spec: {name} {getattr(self, name)!r} is not one of {allowed}")
+        if min(self.input) < 1 or any(side % self.multiple_of for side in self.input):
+            raise ValueError(f"spec: input {self.input} is not a multiple of {self.multiple_of}")
+
+    def to_json(self) -> str:
+        """One line of JSON; `from_json` reads it back."""
+        value = asdict(replace(self)) | {"format": FORMAT, "skeleton": self.skeleton.to_dict()}
+        return json.dumps(value, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str, *, origin: str = "spec") -> ModelSpec:
+        """The spec that `to_json` wrote.
+
+        Raises:
+            FormatError: naming `origin`, if `text` is not such a spec.
+        """
+        try:
+            value = json.loads(text)
+            if value.pop("format") != FORMAT:
+                raise ValueError(f"format is not {FORMAT}")
+            value["skeleton"] = Skeleton.from_dict(value["skeleton"])
+            for name in ("input", "mean", "std", "pad", "data"):
+                value[name] = tuple(value[name])
+            return cls(**value)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise FormatError(f"{origin}: no readable model description ({error})") from error

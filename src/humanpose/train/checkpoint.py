@@ -1,0 +1,88 @@
+"""Checkpoints of a run: tensors and state in one safetensors file, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from humanpose.checkpoints.store import load_tensors
+from humanpose.errors import FormatError, InputError
+from humanpose.files import atomic_write
+from humanpose.train.config import Recipe
+
+if TYPE_CHECKING:
+    from humanpose.train.loop import Run
+
+_LAST, _PREVIOUS = "last.safetensors", "previous.safetensors"
+
+
+def save(folder: Path, run: Run, recipe: Recipe) -> None:
+    """Write the state of `run` to `folder`; the one before it is kept too."""
+    tensors: dict[str, Tensor] = {}
+    tensors |= {f"net/{name}": value for name, value in run.net.state_dict().items()}
+    tensors |= {f"ema/{name}": value for name, value in run.ema.state_dict().items()}
+    for index, slots in run.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{index}/{name}": value for name, value in slots.items()}
+    state = {
+        "step": run.step,
+        "best": run.best,
+        "scores": run.scores,
+        "recipe": recipe.model_dump(mode="json"),
+        # Another thread count sums in another order: the curve would differ in the last bits.
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    data = safetensors.torch.save(plain, metadata={"run": json.dumps(state)})
+    last = folder / _LAST
+    if last.exists():
+        last.replace(folder / _PREVIOUS)
+    with atomic_write(last) as file:
+        file.write(data)
+
+
+def load(folder: Path, run: Run, show: Callable[[str], None]) -> bool:
+    """Put the newest readable checkpoint of `folder` into `run`; False if there is none.
+
+    Raises:
+        InputError: if a checkpoint is there but belongs to another network.
+    """
+    for path in (folder / _LAST, folder / _PREVIOUS):
+        if not path.exists():
+            continue
+        try:
+            tensors, metadata = load_tensors(path)
+            state = json.loads(metadata["run"])
+        except (FormatError, KeyError, ValueError) as error:
+            show(f"warning: {path}: skipped, not readable ({error})")
+            continue
+        try:
+            _restore(run, tensors)
+        except (RuntimeError, KeyError) as error:
+            raise InputError(
+                f"{path}: belongs to another network; use another -o, or --restart"
+            ) from error
+        run.step, run.best, run.scores = state["step"], state["best"], state["scores"]
+        return True
+    return False
+
+
+def _restore(run: Run, tensors: dict[str, Tensor]) -> None:
+    parts: dict[str, dict[str, Tensor]] = {"net": {}, "ema": {}, "optimizer": {}}
+    for name, value in tensors.items():
+        part, _, rest = name.partition("/")
+        parts[part][rest] = value
+    run.net.load_state_dict(parts["net"])
+    run.ema.load_state_dict(parts["ema"])
+    slots: dict[int, dict[str, Tensor]] = {}
+    for name, value in parts["optimizer"].items():
+        index, _, slot = name.partition("/")
+        slots.setdefault(int(index), {})[slot] = value
+    groups = run.optimizer.state_dict()["param_groups"]
+    run.optimizer.load_state_dict({"state": slots, "param_groups": groups})

@@ -1,0 +1,198 @@
+"""The values that travel: Frame, Person, Sample, Crop, Score.
+
+Pixels: x then y, 0-based, pixel centres at whole numbers. Boxes: x, y, width, height.
+A missing joint is NaN with score 0. Pictures are RGB uint8 (H, W, 3). Times are seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from humanpose.skeleton import COCO17, Skeleton
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+U8 = NDArray[np.uint8]
+
+
+def _brief(value: object) -> str:
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype}{list(value.shape)}"
+    return repr(value)
+
+
+class _Shapes:
+    """`repr` with array shapes in place of array contents."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        names = self.__dataclass_fields__  # type: ignore[attr-defined]
+        inside = ", ".join(f"{name}={_brief(getattr(self, name))}" for name in names)
+        return f"{type(self).__name__}({inside})"
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Crop(_Shapes):
+    """Where a network's input lies in its picture; the only carrier of that knowledge.
+
+    Attributes:
+        matrix: (2, 3) float64, picture pixel -> crop pixel, pixel centres at whole numbers.
+        size: (width, height) of the crop, pixels.
+    """
+
+    matrix: F64
+    size: tuple[int, int]
+
+    def cut(self, image: U8, pad: tuple[int, int, int] = (0, 0, 0)) -> U8:
+        """The crop of `image` (H, W, 3): (height, width, 3), outside the picture `pad` (RGB).
+
+        One bilinear warp. Where it shrinks more than twofold, the part of the picture under the
+        crop is first averaged over whole blocks of pixels, or fine texture would alias.
+        """
+        matrix = self.matrix
+        shrink = int(1 / max(np.sqrt(abs(np.linalg.det(matrix[:, :2]))), 1e-6))
+        if shrink >= 2:
+            image, matrix = _averaged(image, matrix, self.size, min(shrink, 64))
+        out = cv2.warpAffine(
+            image,
+            matrix,
+            self.size,
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=pad,
+        )
+        return np.asarray(out, np.uint8)
+
+    def to_crop(self, points: F32) -> F32:
+        """Picture pixels (..., 2) -> crop pixels (..., 2)."""
+        return _apply(self.matrix, points)
+
+    def to_picture(self, points: F32) -> F32:
+        """Crop pixels (..., 2) -> picture pixels (..., 2)."""
+        return _apply(np.asarray(cv2.invertAffineTransform(self.matrix), np.float64), points)
+
+
+def _apply(matrix: F64, points: F32) -> F32:
+    moved = np.asarray(points, np.float64) @ matrix[:, :2].T + matrix[:, 2]
+    return np.asarray(moved, np.float32)
+
+
+def _averaged(image: U8, matrix: F64, size: tuple[int, int], factor: int) -> tuple[U8, F64]:
+    """Part of `image` under the crop, shrunk by a whole `factor`, and the matrix that fits it."""
+    height, width = image.shape[:2]
+    corners = np.array([[0, 0], [size[0], 0], [0, size[1]], size], np.float32)
+    under = _apply(np.asarray(cv2.invertAffineTransform(matrix), np.float64), corners)
+    low = np.clip(np.floor(under.min(0)).astype(int) - factor, 0, (width, height))
+    high = np.clip(np.ceil(under.max(0)).astype(int) + factor, 0, (width, height))
+    columns, rows = (high - low) // factor
+    if columns < 1 or rows < 1:
+        return image, matrix
+    part = image[low[1] : low[1] + rows * factor, low[0] : low[0] + columns * factor]
+    small = cv2.resize(part, (int(columns), int(rows)), interpolation=cv2.INTER_AREA)
+    # Centre of small pixel i lies at low + factor * i + (factor - 1) / 2.
+    offset = low + (factor - 1) / 2
+    fitted = np.concatenate(
+        [matrix[:, :2] * factor, (matrix[:, :2] @ offset + matrix[:, 2])[:, None]], axis=1
+    )
+    return np.asarray(small, np.uint8), fitted
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Person(_Shapes):
+    """One person in one picture.
+
+    Attributes:
+        joints: (J, 2) float32 picture pixels, x then y; NaN = missing.
+        scores: (J,) float32 in [0, 1]; 0 = missing.
+        box: (4,) float32 x, y, width, height, picture pixels, tight around the person.
+        score: of the person as a whole, in [0, 1].
+        track: identity over time, None in single pictures.
+        skeleton: meaning of the J rows.
+        raw: (J, 2) joints before smoothing, None if nothing was smoothed.
+    """
+
+    joints: F32
+    scores: F32
+    box: F32
+    score: float
+    track: int | None = None
+    skeleton: Skeleton = COCO17
+    raw: F32 | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Frame(_Shapes):
+    """One picture of a source and the people found in it.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        index: 0-based number within its source.
+        time: seconds since the start of the source, from the container; 0 for a picture.
+        name: file name, or the source's name and frame number.
+        people: found people, most certain first.
+    """
+
+    image: U8
+    index: int = 0
+    time: float = 0.0
+    name: str = ""
+    people: tuple[Person, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """This frame's line of the result record (docs/formats.md)."""
+        from humanpose.results import frame_record
+
+        return frame_record(self)
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Sample(_Shapes):
+    """One annotated person of a data set.
+
+    Attributes:
+        picture: path of the picture.
+        joints: (J, 2) float32 picture pixels; NaN = not annotated.
+        visible: (J,) uint8: 0 not annotated, 1 annotated but hidden, 2 visible.
+        box: (4,) float32 x, y, width, height, tight, picture pixels.
+        area: square pixels that OKS divides by.
+        split: "train", "validation" or "test".
+        origin: (data set, identifier of the person in it).
+        skeleton: meaning of the J rows.
+        head_size: pixels, NaN where the set has no head box.
+    """
+
+    picture: Path
+    joints: F32
+    visible: U8
+    box: F32
+    area: float
+    split: str
+    origin: tuple[str, str]
+    skeleton: Skeleton
+    head_size: float = float("nan")
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Score(_Shapes):
+    """A figure with the rule that made it.
+
+    Attributes:
+        rule: full name with threshold and normaliser, e.g. "PCK@0.2 torso".
+        value: the pooled figure; NaN if nothing was counted.
+        per_joint: (J,) the same per joint, NaN where a joint was never annotated.
+        count: (J,) annotated joints that were scored.
+        joints: J names.
+    """
+
+    rule: str
+    value: float
+    per_joint: F64 = field(default_factory=lambda: np.zeros(0))
+    count: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    joints: tuple[str, ...] = ()
