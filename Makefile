@@ -12,12 +12,12 @@ SOURCE ?=
 	$(PYTHON) -m venv .venv
 
 .venv/.demo: .venv/bin/python pyproject.toml constraints.txt
-	$(PIP) -e . matplotlib
+	$(PIP) -e ".[demo]"
 	touch $@
 
 .venv/.test: .venv/bin/python pyproject.toml constraints.txt
 	$(PIP) torch
-	$(PIP) -e '.[train,onnxruntime,dev]'
+	$(PIP) -e '.[train,onnxruntime,demo,dev]'
 	touch $@ .venv/.demo
 
 demo: .venv/.demo

@@ -178,7 +178,7 @@ def read_limited(path: str | Path, limit_bytes: int) -> bytes:
         raise LimitError(f"{path} has {size:,} bytes, more than the limit of {limit_bytes:,}")
     try:
         with open(path, "rb") as file:
-            return file.read(limit_bytes)
+            return file.read(size)  # `read` sets aside what it is asked for: not the limit
     except OSError as error:
         raise input_error(path, error) from error
 

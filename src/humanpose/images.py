@@ -94,7 +94,7 @@ def is_picture(path: str | Path) -> bool:
         if isinstance(error, UnidentifiedImageError):
             return False
         raise input_error(path, error) from error
-    except Exception:  # noqa: BLE001 - the parsers' own: see `_guarded`
+    except Exception:  # the parsers' own: see `_guarded`
         return False
     return True
 
@@ -219,7 +219,7 @@ def _upright(rgb: U8, picture: Image.Image) -> U8:
     """`rgb` turned and mirrored as the EXIF orientation of `picture` asks (EXIF 2.32, 4.6.4 A)."""
     try:
         orientation = picture.getexif().get(_ORIENTATION, 1)
-    except Exception:  # noqa: BLE001 - damaged EXIF data does not make a picture unreadable
+    except Exception:  # damaged EXIF data does not make a picture unreadable
         return rgb
     if orientation in (5, 6, 7, 8):
         rgb = rgb.transpose(1, 0, 2)

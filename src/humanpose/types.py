@@ -57,7 +57,7 @@ class Crop(_Shapes):
         crop is first averaged over whole blocks of pixels, or fine texture would alias.
         """
         matrix = self.matrix
-        shrink = int(1 / max(np.sqrt(abs(np.linalg.det(matrix[:, :2]))), 1e-6))
+        shrink = int(1 / max(np.sqrt(abs(np.linalg.det(matrix[:, :2]))), 1e-6) + 1e-6)
         if shrink >= 2:
             image, matrix = _averaged(image, matrix, self.size, min(shrink, 64))
         out = cv2.warpAffine(

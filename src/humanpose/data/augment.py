@@ -7,6 +7,7 @@ count, resume and ranks cannot change the data.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -30,6 +31,9 @@ class Augmentation:
         degrade: chance of low resolution, blur or noise.
         occlude: chance of a flat patch over part of the crop.
     """
+
+    # Recipes are checked by pydantic: a misspelt strength must not be passed over.
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     scale: tuple[float, float] = (1.0, 1.0)
     rotation: float = 0.0

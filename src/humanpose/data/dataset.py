@@ -57,7 +57,7 @@ class PoseDataset:
         return len(self.samples)
 
     def __getitem__(self, key: tuple[int, int]) -> Batchable:
-        """One crop: image (H, W, 3) uint8; target (J, h, w); known (J,) of UNKNOWN, INSIDE, OUTSIDE."""
+        """One crop: image (H, W, 3) uint8, target (J, h, w), known (J,): INSIDE, OUTSIDE ..."""
         epoch, index = key
         sample = self.samples[index]
         rng = generator(self.seed, epoch, index)

@@ -71,7 +71,7 @@ def _unannotated(found: F32, annotated: F32) -> F32:
         return found
     somebody = iou(found, annotated).max(1) >= 0.4
     share = overlap(found, annotated) / np.maximum(found[:, 2] * found[:, 3], 1e-6)[:, None]
-    return found[~somebody & (share.max(1) < 0.7)]
+    return np.asarray(found[~somebody & (share.max(1) < 0.7)], np.float32)
 
 
 class PersonDataset:

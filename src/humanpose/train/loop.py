@@ -82,7 +82,7 @@ def fit(
         dataset: indexed by (epoch, sample).
         validate: scores of a network, better = larger; their mean picks the best.
         folder: gets `last.safetensors` (to resume), `best.safetensors` (averaged weights with
-            the best score), `metrics.csv` and TensorBoard events.
+            the best score), and below csv/ and tensorboard/ the curves, a version a start.
         resume: go on from `folder`'s last checkpoint if there is one.
         show: takes a line of progress.
 
@@ -133,7 +133,8 @@ def _fabric(recipe: Recipe, folder: Path) -> Fabric:
         accelerator="auto",
         devices=1,
         precision=recipe.precision,
-        loggers=[CSVLogger(folder, name="", version=""), TensorBoardLogger(folder, name="")],
+        # A new version folder at each start: resuming must not overwrite the curve so far.
+        loggers=[CSVLogger(folder, name="csv"), TensorBoardLogger(folder, name="tensorboard")],
     )
     fabric.launch()
     fabric.seed_everything(recipe.seed, verbose=False)

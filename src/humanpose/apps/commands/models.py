@@ -62,8 +62,8 @@ def info() -> None:
     ]
     if len(owners) > 1:
         typer.echo(
-            f"warning: {' and '.join(owners)} both own cv2/; run: pip uninstall -y {' '.join(owners)} "
-            "&& pip install opencv-python-headless"
+            f"warning: {' and '.join(owners)} both own cv2/; run: "
+            f"pip uninstall -y {' '.join(owners)} && pip install opencv-python-headless"
         )
     typer.echo(f"cache of compiled models: {cache_folder(Settings()) or 'off'}")
     for name, path in catalog.installed().items():

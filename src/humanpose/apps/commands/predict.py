@@ -32,7 +32,7 @@ def predict(
     person: Annotated[
         str,
         typer.Option(
-            help="Person weights: a built-in name, a file, or 'none' (one person fills the picture)."
+            help="Person weights: a built-in name, a file, or 'none' (one person fills it)."
         ),
     ] = "person",
     runtime: Annotated[str, typer.Option(help="auto, openvino or onnxruntime.")] = "auto",

@@ -177,8 +177,9 @@ class _Spooled(RecordSink):
     def _open(self) -> None:
         self._ids = ImageIds()
         self._counts = dict.fromkeys(self.lists, 0)
-        folder = self.path.parent
-        self._spools = {name: tempfile.TemporaryFile(dir=folder) for name in self.lists}
+        self._spools: dict[str, IO[bytes]] = {}
+        for name in self.lists:
+            self._spools[name] = tempfile.TemporaryFile(dir=self.path.parent)  # noqa: SIM115
 
     def _add(self, name: str, items: Iterable[Record]) -> None:
         for item in items:

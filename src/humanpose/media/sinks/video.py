@@ -26,7 +26,8 @@ _ENCODERS = ("libx264", "libopenh264", "h264_videotoolbox", "mpeg4")
 _X264 = {"crf": "20", "preset": "veryfast"}
 # Fragments of a second, each complete in itself, in place of an index at the end.
 _FRAGMENTS = {"movflags": "empty_moov+default_base_moof", "frag_duration": "1000000"}
-_TICKS = 90_000  # per second; holds every usual frame rate exactly
+# Per second: whole for 24, 25, 30, 50, 60 and NTSC's 29.97 frames, and below mpeg4's 65,536.
+_TICKS = 60_000
 _BT601 = 6  # what the conversion from RGB uses (SMPTE 170M); players guess another one for HD
 
 
@@ -131,7 +132,7 @@ class VideoSink:
             self._container.close()
             sync(self._file)
             self._file.close()
-            if kind is None:
+            if kind is None and self._last >= 0:  # without a frame there is no video
                 os.replace(self._part, self.path)
         except (av.error.FFmpegError, OSError) as failure:
             if kind is None:

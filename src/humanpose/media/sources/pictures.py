@@ -17,10 +17,8 @@ from humanpose.images import IMAGE_SUFFIXES, SAVE_SUFFIXES, is_picture
 
 # HEIC is not read, but found, so that the loader's clear line reaches the user.
 _PICTURES = IMAGE_SUFFIXES | {".heic", ".heif"}
-_VIDEOS = frozenset(
-    (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts")
-    + (".wmv", ".flv", ".3gp", ".ogv", ".mxf", ".vob")
-)
+_VIDEOS = {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts"}
+_VIDEOS |= {".m2ts", ".wmv", ".flv", ".3gp", ".ogv", ".mxf", ".vob"}
 # Of the 255 bytes that a file name may have; the rest is for ".openpose.json.1234abcd.part".
 _MAX_NAME_BYTES = 220
 
@@ -121,7 +119,7 @@ def _natural(name: str | Path) -> tuple[list[str | int], str]:
 
 
 def _kind(path: Path) -> str:
-    """ "picture" or "video" by the suffix, else by the header; "" if neither."""
+    """What `path` is by its suffix, else by its header: "picture", "video" or ""."""
     suffix = path.suffix.lower()
     if suffix in _PICTURES:
         return "picture"

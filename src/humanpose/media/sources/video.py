@@ -52,8 +52,8 @@ class VideoSource:
         file_size(path)
         self.name = Path(path).name
         self.problems: list[str] = []
-        self._lost = 0  # frames that could not be decoded so far
-        self._damaged = 0  # frames that the decoder had to mend
+        self._errors = 0  # packets that could not be decoded and are not counted as a gap yet
+        self._flawed = 0  # frames that the decoder had to mend
         try:
             # An absolute path, or FFmpeg would take "a:b.mp4" for an address of protocol a.
             self._container: InputContainer = av.open(os.path.abspath(path), options=_OPTIONS)
@@ -71,11 +71,12 @@ class VideoSource:
         except BaseException:
             self._container.close()
             raise
-        self._first: VideoFrame | None = first
-        self.height, self.width = _upright(first).shape[:2]
+        self._first: tuple[VideoFrame, U8] | None = first
+        frame, image = first
+        self.height, self.width = image.shape[:2]
         self.frames = self._stream.frames or None
         self.rate = self._stream.average_rate or self._stream.guessed_rate or _DEFAULT_RATE
-        starts = (_seconds(ticks, first) for ticks in (self._stream.start_time, first.pts))
+        starts = (_seconds(ticks, frame) for ticks in (self._stream.start_time, frame.pts))
         self._start = min((start for start in starts if start is not None), default=0.0)
 
     def __enter__(self) -> Self:
@@ -94,21 +95,43 @@ class VideoSource:
         self._container.close()
 
     def __iter__(self) -> Iterator[Frame]:
-        """Frames in the order of showing; one that cannot be decoded leaves a gap in `index`."""
-        frame, self._first = self._first, None
-        read, end = 0, 0.0
-        while frame is not None:
-            index = read + self._lost
+        """Frames in the order of showing; those that cannot be decoded leave a gap in `index`."""
+        decoded, self._first = self._first, None
+        if decoded is None:
+            return
+        read, index, time, end = 0, -1, 0.0, 0.0
+        timeless = False
+        while decoded is not None:
+            frame, image = decoded
             shown = _seconds(frame.pts, frame)
-            time = float(index / self.rate) if shown is None else shown - self._start
-            yield Frame(_upright(frame), index, time, f"{self.name}#{index}")
+            if timeless and shown is not None:
+                self._start = shown - end  # the clock begins to tell, and goes on from here
+            timeless = shown is None
+            gap = self._gap(None if shown is None else shown - self._start - end)
+            index += 1 + gap
+            before = time
+            time = end + float(gap / self.rate) if shown is None else shown - self._start
+            yield Frame(image, index, time, f"{self.name}#{index}")
             read += 1
-            end = time + (_seconds(frame.duration or None, frame) or float(1 / self.rate))
-            frame = next(self._decoded, None)
-        self._judge(read, end)
+            # Some AVI files give every frame the length of their clock's tick.
+            end = time + max(_seconds(frame.duration, frame) or float(1 / self.rate), time - before)
+            decoded = next(self._decoded, None)
+        self._judge(read, index + 1 - read + self._errors, end)
 
-    def _decode(self) -> Iterator[VideoFrame]:
-        """Frames of every packet that can be decoded; counts the others."""
+    def _gap(self, seconds: float | None) -> int:
+        """Frames lost before the next one, which begins `seconds` after the end of the last.
+
+        After an error a decoder may drop frames in silence until the next key frame, and two
+        threads report the error a frame or two early; so the clock counts, where there is one.
+        """
+        lost = self._errors
+        if lost and seconds is not None:
+            lost = max(0, round(seconds * self.rate))
+        self._errors -= min(lost, self._errors)
+        return lost
+
+    def _decode(self) -> Iterator[tuple[VideoFrame, U8]]:
+        """Frames, and their pictures, of every packet that can be decoded; counts the others."""
         packets = self._container.demux(self._stream)
         while True:
             try:
@@ -117,24 +140,32 @@ class VideoSource:
             except av.error.EOFError:
                 return
             except (av.error.FFmpegError, ValueError):
-                self._lost += 1
+                self._errors += 1
                 continue
             if packet is None:
                 return
             for frame in frames:
-                self._damaged += frame.is_corrupt
-                yield frame
+                try:
+                    image = _upright(frame)
+                except (av.error.FFmpegError, ValueError):
+                    self._errors += 1
+                    continue
+                self._flawed += frame.is_corrupt
+                yield frame, image
 
-    def _judge(self, read: int, end: float) -> None:
+    def _judge(self, read: int, lost: int, end: float) -> None:
         """Note what the container promised and did not hold, once everything is read.
 
         Args:
             read: frames that came out.
-            end: seconds, when the last of them is over.
+            lost: frames that did not, as far as known.
+            end: seconds, when the last frame is over.
         """
         length, exact = _length(self._container, self._stream)
         if self.frames is None:
-            short = end + (2 / self.rate if exact else max(1.0, 0.03 * length)) < length
+            # Sound may be longer than the picture, and some clocks include a late start.
+            slack = 2 / self.rate if exact else max(1.0, 0.03 * length)
+            short = end + max(self._start, 0) + slack < length
             what = f"{read} frames ({end:.1f} of {length:.1f} s)"
         else:
             # A trimmed file (edit list) declares more frames than it shows, but its length fits.
@@ -142,8 +173,8 @@ class VideoSource:
             what = f"{read} of {self.frames} frames"
         if short:
             self.problems.append(f"{self.name}: ends early, {what} could be read")
-        elif self._lost or self._damaged:
-            what = f"{self._lost} frames are missing and {self._damaged} flawed"
+        elif lost or self._flawed:
+            what = f"{lost} frames missing, {self._flawed} flawed"
             self.problems.append(f"{self.name}: damaged, {what}")
 
 
@@ -168,14 +199,19 @@ def _upright(frame: VideoFrame) -> U8:
 
 
 def _seconds(ticks: int | None, frame: VideoFrame) -> float | None:
-    if ticks is None or frame.time_base is None:
+    if ticks is None or not frame.time_base:
         return None
     return float(ticks * frame.time_base)
 
 
 def _length(container: InputContainer, stream: VideoStream) -> tuple[float, bool]:
     """(seconds of video that the container declares or 0, whether that is of this stream)."""
-    if stream.duration is not None and stream.time_base is not None:
-        return float(stream.duration * stream.time_base), True
-    # Of all streams: sound may be somewhat longer than the picture.
-    return (container.duration or 0) / av.time_base, False
+    seconds = 0.0
+    if stream.duration and stream.time_base:
+        seconds = float(stream.duration * stream.time_base)
+    if stream.frames and stream.average_rate and "mp4" not in container.format.name:
+        # Of a truncated AVI, FFmpeg guesses the length anew from what is left.
+        seconds = max(seconds, float(stream.frames / stream.average_rate))
+    if seconds:
+        return seconds, True
+    return (container.duration or 0) / av.time_base, len(container.streams) == 1

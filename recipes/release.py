@@ -1,0 +1,155 @@
+"""Put a trained network into the package: ONNX with scores inside, a card, and its state.
+
+    python recipes/release.py balanced runs/lite --data lspet --data coco
+    python recipes/release.py person runs/person --data coco --data lspet --marks runs/marks.json
+
+Scores the exported float32 network on the whole validation parts, then writes
+src/humanpose/weights/NAME.onnx and NAME.md, and recipes/state/NET.safetensors (float16, to go on
+from: `--set start=recipes/state/NET.safetensors`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from humanpose.api import load_model
+from humanpose.apps.data_sets import data_path, part_of, read_marks
+from humanpose.apps.export import Parity, export
+from humanpose.apps.scoring import person_scores, pose_scores
+from humanpose.checkpoints.store import load_tensors, load_weights, save_weights
+from humanpose.data.people import pictures_of
+from humanpose.data.readers import read
+from humanpose.files import atomic_write
+from humanpose.infer import catalog
+from humanpose.infer.detector import Detector
+from humanpose.infer.estimator import Estimator
+from humanpose.infer.runtime import Settings
+from humanpose.spec import ModelSpec
+from humanpose.types import Score
+
+ROOT = Path(__file__).resolve().parent.parent
+LICENCES = {
+    "code": "Apache-2.0",
+    "start": "MoveNet SinglePose Lightning, Google, Apache-2.0",
+    "data": "LSPET: Flickr photographs, research use, cite Johnson & Everingham 2011; COCO: "
+    "annotations CC BY 4.0, images Flickr, terms per image",
+    "weights": "trained on research data; check the terms of LSPET and COCO before commercial use",
+}
+
+
+def score(onnx: Path, entries: list[str], marks: str | None) -> dict[str, list[Score]]:
+    """Scores of the exported network on the validation part of each set."""
+    runtime, spec, _ = load_model(onnx, Settings(precision="float32", cache=""))
+    found = {}
+    for name, path in map(data_path, entries):
+        samples = part_of(read(name, path), "validation", name)
+        if spec.task == "person":
+            pictures = pictures_of(samples, read_marks(marks))
+            found[name] = person_scores(Detector(runtime, spec), pictures)
+        else:
+            found[name] = pose_scores(Estimator(runtime, spec), samples)
+    return found
+
+
+def card(
+    spec: ModelSpec, scores: dict[str, list[Score]], parity: list[Parity], size: int, made: str
+) -> str:
+    """The model card, Markdown."""
+    marks = " --marks runs/marks.json" if spec.task == "person" else ""
+    lines = [
+        f"# {spec.name}",
+        "",
+        f"A {spec.task} network: `{spec.net}`, input {spec.input[0]}x{spec.input[1]}, "
+        f"{size / 1e6:.2f} MB of ONNX with float16 weights.",
+        "",
+        f"- Recipe: {spec.recipe}; {made}",
+        f"- Data: the training parts of {', '.join(spec.data)}",
+        *(f"- Licence of {part}: {text}" for part, text in spec.licences.items()),
+        "",
+        "Scores on the validation parts (LSPET 8501-9000, COCO image ids divisible by 11), float32:",
+        "",
+        "| data | rule | score, % |",
+        "|---|---|---|",
+    ]
+    lines += [
+        f"| {name} | {each.rule} | {100 * each.value:.1f} |"
+        for name, rows in scores.items()
+        for each in rows
+    ]
+    lines += ["", "The commands that print them:", "", "```sh"]
+    lines += [f"humanpose evaluate {spec.name} --data {name}{marks}" for name in scores]
+    lines += ["```", ""]
+    tables = [rows[0] for rows in scores.values() if len(rows[0].joints)]
+    if tables:
+        lines += ["Per joint:", "", "| joint | " + " | ".join(scores) + " |"]
+        lines += ["|---|" + "---|" * len(scores)]
+        for joint in spec.skeleton.joints:
+            cells = [_cell(table, joint) for table in tables]
+            lines.append(f"| {joint} | " + " | ".join(cells) + " |")
+        lines.append("")
+    lines += [
+        "Export, on noise (largest difference of an output as a share of its range):",
+        "",
+        *(f"- {report.runtime}: {report.largest_value:.1e}" for report in parity),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _cell(table: Score, joint: str) -> str:
+    if joint not in table.joints:
+        return ""
+    row = table.joints.index(joint)
+    return f"{100 * table.per_joint[row]:.1f}" if table.count[row] else ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name")
+    parser.add_argument("run", type=Path, help="folder of `humanpose train`")
+    parser.add_argument("--data", action="append", required=True, metavar="NAME[=PATH]")
+    parser.add_argument("--marks")
+    parser.add_argument("--threshold", type=float, help="of a person network")
+    args = parser.parse_args()
+    state, spec = load_weights(args.run / "best.safetensors")
+    progress = json.loads(load_tensors(args.run / "last.safetensors")[1]["run"])
+    spec = replace(spec, name=args.name, licences=LICENCES)
+    if args.threshold is not None:
+        spec = replace(spec, threshold=args.threshold)
+    onnx = catalog.FOLDER / f"{args.name}.onnx"
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder) / "w.safetensors"
+        save_weights(weights, state, spec)
+        parity = export(weights, onnx)
+        scores = score(onnx, args.data, args.marks)
+        flat = {
+            f"{name} {each.rule}": round(each.value, 4)
+            for name, rows in scores.items()
+            for each in rows
+        }
+        spec = replace(spec, scores=flat)
+        save_weights(weights, state, spec)
+        export(weights, onnx)
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    made = f"{progress['step']} steps at commit {commit}"
+    with atomic_write(catalog.FOLDER / f"{args.name}.md") as file:
+        file.write(card(spec, scores, parity, onnx.stat().st_size, made).encode())
+    halved = {name: tensor.half() for name, tensor in state.items()}
+    save_weights(ROOT / "recipes" / "state" / f"{spec.net}.safetensors", halved, spec)
+    for rule, value in flat.items():
+        print(f"{rule}: {value:.4f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import humanpose
+from humanpose import PoseEstimator
+from humanpose.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def estimator() -> PoseEstimator:
+    return PoseEstimator(precision="float32", cache="")
+
+
+def test_all_is_complete_sorted_and_lazy():
+    assert humanpose.__all__ == sorted(humanpose.__all__)
+    assert all(getattr(humanpose, name).__name__ == name for name in humanpose.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        _ = humanpose.Nothing
+
+
+def test_importing_is_light_and_inference_brings_in_no_torch():
+    code = (
+        "import sys, humanpose; heavy = {'numpy', 'cv2', 'torch', 'openvino'} & set(sys.modules);"
+        "assert not heavy, heavy;"
+        "import numpy as np; e = humanpose.PoseEstimator(cache='');"
+        "e(np.zeros((60, 80, 3), np.uint8));"
+        "bad = {'torch', 'scipy', 'pydantic', 'onnx', 'lightning'} & set(sys.modules);"
+        "assert not bad, bad"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_person_is_found_with_joints_inside_the_picture(estimator, photo):
+    frame = estimator(photo)
+    height, width = frame.image.shape[:2]
+    assert frame.name == photo.name and len(frame.people) >= 1
+    person = frame.people[0]
+    assert person.joints.shape == (19, 2) and person.joints.dtype == np.float32
+    assert person.scores.shape == (19,) and 0 <= person.scores.min() <= person.scores.max() <= 1
+    sure = person.joints[person.scores > 0.3]
+    assert len(sure) >= 12 and (sure >= 0).all() and (sure < [width, height]).all()
+    assert person.skeleton == estimator.skeleton
+    record = frame.to_dict()
+    assert len(record["people"][0]["joints"]) == 19
+
+
+def test_joints_are_near_the_annotated_ones(estimator, data):
+    """Twenty validation pictures of LSPET, boxes given; a wrong crop would miss them all."""
+    from humanpose.apps.scoring import pose_scores
+    from humanpose.data.readers import read
+
+    part = [s for s in read("lspet", data / "lspet") if s.split == "validation"][:20]
+    (score,) = pose_scores(estimator._estimator, part)
+    assert score.value > 0.4
+
+
+def test_path_bytes_pil_rgb_and_bgr_give_the_same(estimator, photo):
+    rgb = np.asarray(Image.open(photo).convert("RGB"))
+    frames = [
+        estimator(str(photo)),
+        estimator(photo.read_bytes()),
+        estimator(Image.open(photo)),
+        estimator(rgb),
+        estimator(np.ascontiguousarray(rgb[..., ::-1]), channels="bgr"),
+    ]
+    for frame in frames[1:]:
+        assert len(frame.people) == len(frames[0].people)
+        assert np.abs(frame.people[0].joints - frames[0].people[0].joints).max() < 1.5
+
+
+def test_given_boxes_come_back_in_order_and_alone_or_together_alike(estimator, photo):
+    rgb = np.asarray(Image.open(photo).convert("RGB"))
+    height, width = rgb.shape[:2]
+    boxes = np.array(
+        [[0, 0, width, height], [10, 10, width / 2, height / 2], [5, 5, 30, 40]], np.float32
+    )
+    together = estimator.estimate(rgb, boxes)
+    assert [p.box.tolist() for p in together] == boxes.tolist()
+    for i, person in enumerate(together):
+        (alone,) = estimator.estimate(rgb, boxes[i : i + 1])
+        assert np.abs(alone.joints - person.joints).max() < 1e-2
+    many = estimator.estimate(rgb, np.repeat(boxes[:1], 40, axis=0))  # more than one call holds
+    assert len(many) == 40
+    assert estimator.estimate(rgb, np.zeros((0, 4), np.float32)) == ()
+
+
+@pytest.mark.parametrize(
+    "box", [[0, 0, 10], [0, 0, 0, 10], [0, 0, np.nan, 10], [0, 0, -5, 10], [0, 0, np.inf, 3]]
+)
+def test_a_box_that_is_none_is_named(estimator, box):
+    with pytest.raises(InputError, match="boxes must be"):
+        estimator.estimate(np.zeros((50, 50, 3), np.uint8), np.array([box], np.float32))
+
+
+def test_a_person_at_the_edge_and_a_tiny_picture_do_not_crash(estimator):
+    assert isinstance(estimator(np.zeros((1, 1, 3), np.uint8)).people, tuple)
+    assert isinstance(estimator(np.zeros((3, 900, 3), np.uint8)).people, tuple)
+    outside = np.array([[-500, -500, 100, 100]], np.float32)
+    (person,) = estimator.estimate(np.zeros((50, 50, 3), np.uint8), outside)
+    assert np.isfinite(person.joints).all()
+
+
+def test_two_estimators_differ_and_do_not_share_settings(photo):
+    whole = PoseEstimator(person=None, cache="")
+    one = PoseEstimator(max_people=1, person_score=0.01, cache="", threads=1)
+    assert whole(photo).people[0].box[:2].tolist() == [0, 0]
+    assert len(one(photo).people) == 1
+
+
+def test_torch_and_onnx_runtime_agree_with_openvino(estimator, photo, tmp_path):
+    other = PoseEstimator(runtime="onnxruntime")
+    ours, theirs = estimator(photo).people[0], other(photo).people[0]
+    assert np.abs(ours.joints - theirs.joints)[ours.scores > 0.3].max() < 0.5
+
+
+def test_models_swapped_are_refused():
+    with pytest.raises(InputError, match="'person' finds people, not joints"):
+        PoseEstimator("person")
+    with pytest.raises(InputError, match="'balanced' finds joints, not people"):
+        PoseEstimator(person="balanced")
+    with pytest.raises(InputError, match="threads must be at least 1"):
+        PoseEstimator(threads=0)
+
+
+def test_stream_is_lazy_ordered_and_finds_the_dancer(data):
+    frames = []
+    stream = PoseEstimator().stream(data / "videos" / "dance.mp4")
+    for frame in stream:
+        frames.append(frame)
+        if len(frames) == 20:
+            break
+    stream.close()
+    assert [f.index for f in frames] == list(range(20))
+    assert np.allclose(np.diff([f.time for f in frames]), 1 / 30, atol=2e-3)
+    assert sum(len(f.people) >= 1 for f in frames) >= 19
+
+
+def test_the_weights_are_small_and_described():
+    from humanpose.infer import catalog
+    from humanpose.infer.runtime import read_spec
+
+    limits = {"balanced": 8e6, "person": 4e6}
+    assert set(limits) <= set(catalog.installed())
+    for name, path in catalog.installed().items():
+        assert path.stat().st_size < limits[name]
+        spec = read_spec(path)
+        assert spec.name == name and spec.scores and spec.licences and spec.recipe
+        card = Path(path).with_suffix(".md").read_text()
+        for value in spec.scores.values():
+            assert f"{100 * value:.1f}" in card or f"{value:.3f}" in card

@@ -1,0 +1,143 @@
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from humanpose.data.augment import Augmentation, generator
+from humanpose.data.dataset import (
+    INSIDE,
+    OUTSIDE,
+    UNKNOWN,
+    PoseDataset,
+    half_body_box,
+    joint_state,
+)
+from humanpose.data.people import (
+    PersonDataset,
+    PersonPicture,
+    boxes_in_crop,
+    person_targets,
+    pictures_of,
+)
+from humanpose.geometry import altered, crop_of_picture
+from humanpose.heatmap import to_pixels
+from humanpose.skeleton import BODY19, COCO17, LSP14
+from humanpose.spec import ModelSpec
+from humanpose.types import Sample
+
+POSE = ModelSpec("t", "pose", "lite", {"joints": 19}, BODY19, (96, 128))
+PERSON = ModelSpec("t", "person", "person", {}, BODY19, (160, 128), crop="whole", decode="boxes")
+NONE = np.zeros((0, 4), np.float32)
+
+
+@pytest.fixture
+def sample(tmp_path: Path) -> Sample:
+    """A black picture with a white patch on the left wrist and a grey one on the right."""
+    image = np.zeros((120, 100, 3), np.uint8)
+    joints = np.full((17, 2), np.nan, np.float32)
+    left, right = COCO17.index("left_wrist"), COCO17.index("right_wrist")
+    joints[left], joints[right], joints[0] = (30, 60), (70, 50), (300, 60)
+    image[57:64, 27:34], image[47:54, 67:74] = 255, 120
+    path = tmp_path / "a.png"
+    path.write_bytes(cv2.imencode(".png", image)[1].tobytes())
+    visible = np.where(np.isnan(joints[:, 0]), 0, 2).astype(np.uint8)
+    box = np.array([10, 10, 80, 100], np.float32)
+    return Sample(path, joints, visible, box, 4000.0, "train", ("coco", "1"), COCO17)
+
+
+@pytest.mark.parametrize("index", range(6))
+def test_the_target_peak_lies_on_its_patch_through_every_change(sample, index):
+    rules = Augmentation(scale=(0.8, 1.2), rotation=90, rotation_chance=1, shift=0.05, flip=0.5)
+    item = PoseDataset([sample], POSE, rules, seed=index)[(0, 0)]
+    image, target, known = item["image"], item["target"], item["known"]
+    assert image.shape == (128, 96, 3) and target.shape == (19, 32, 24)
+    # After a mirror the patch that was on the left wrist is on a right one: brightness tells.
+    bright = {}
+    for side in ("left", "right"):
+        j = BODY19.index(f"{side}_wrist")
+        assert known[j] == INSIDE
+        row, column = divmod(int(target[j].argmax()), 24)
+        x, y = np.rint(to_pixels(np.array([column, row], np.float32), 4, "centre")).astype(int)
+        bright[side] = int(image[y, x].max())
+    assert {bright["left"] > 200, bright["right"] > 200} == {True, False}
+    assert known[0] == OUTSIDE and known[BODY19.index("neck")] == UNKNOWN
+    assert target[0].max() == 0
+
+
+def test_half_body_uses_the_joints_of_one_half():
+    joints = np.stack([np.full(14, 50), np.arange(14) * 10], -1).astype(np.float32)
+    joints[:6, 1] += 1000  # ankles, knees and hips far below the rest
+    whole = np.array([0, 0, 100, 2000], np.float32)
+    boxes = [half_body_box(joints, LSP14, generator(0, 0, i), default=whole) for i in range(20)]
+    assert {bool(box[1] > 500) for box in boxes if box[3] < 500} <= {True, False}
+    few = np.full_like(joints, np.nan)
+    assert (half_body_box(few, LSP14, generator(0, 0, 0), default=whole) == whole).all()
+
+
+def test_joint_state():
+    joints = np.array([[0, 0], [95, 127], [96, 5], [np.nan, np.nan]], np.float32)
+    assert joint_state(joints, (96, 128)).tolist() == [INSIDE, INSIDE, OUTSIDE, UNKNOWN]
+
+
+def test_person_targets_read_back_as_the_boxes():
+    boxes = np.array([[10, 12, 40, 60], [90, 30, 12, 30]], np.float32)
+    maps = person_targets(boxes, NONE, (32, 40), PERSON)
+    rows, columns = np.nonzero(maps["centre"][0] > 0.999)
+    found = []
+    for y, x in zip(rows, columns, strict=True):
+        middle = to_pixels(np.array([x, y], np.float32), 4, "centre") + maps["box"][:2, y, x]
+        sides = maps["box"][2:, y, x]
+        found.append([*(middle - sides / 2), *sides])
+    assert np.allclose(sorted(found), sorted(boxes.tolist()), atol=1e-3)
+
+
+def test_places_to_ignore_teach_nothing_except_where_somebody_is():
+    boxes = np.array([[40, 40, 40, 40]], np.float32)
+    ignore = np.array([[0, 0, 100, 128]], np.float32)
+    maps = person_targets(boxes, ignore, (32, 40), PERSON)
+    assert maps["valid"][0, 2, 2] == 0 and maps["valid"][0, 2, 38] == 1
+    assert maps["valid"][0][maps["weight"][0] > 0].min() == 1
+
+
+def test_boxes_are_cut_at_the_edge_and_mostly_lost_ones_reported():
+    whole = crop_of_picture((160, 128), (160, 128), centre="(w-1)/2")
+    crop = altered(whole, shift=(0.25, 0.0))  # 40 px to the right
+    boxes = np.array([[10, 10, 40, 60], [100, 20, 40, 50], [115, 0, 45, 50]], np.float32)
+    kept, lost = boxes_in_crop(boxes, crop)
+    assert np.allclose(kept, [[50, 10, 40, 60], [140, 20, 20, 50]], atol=0.01)
+    assert np.allclose(lost, [[155, 0, 5, 50]], atol=0.01)
+
+
+def test_pictures_are_grouped_and_marks_of_annotated_people_dropped(sample):
+    other = Sample(
+        sample.picture, sample.joints, sample.visible, np.array([50, 0, 20, 30], np.float32), 1.0,
+        "train", ("coco", "2"), COCO17,
+    )  # fmt: skip
+    marks = {
+        "coco/a.png": [
+            [12, 12, 78, 96, 0.9],  # the annotated person again
+            [20, 20, 20, 30, 0.5],  # a part of that person
+            [300, 300, 10, 20, 0.4],  # somebody else
+        ]
+    }
+    (picture,) = pictures_of([sample, other], marks)
+    assert picture.boxes.shape == (2, 4)
+    assert picture.ignore.tolist() == [[300, 300, 10, 20]]
+
+
+def test_mosaic_keeps_people_in_their_tiles(sample):
+    picture = PersonPicture(sample.picture, sample.box[None], NONE, "train", "coco")
+    rules = Augmentation(flip=0.5)
+    item = PersonDataset([picture] * 5, PERSON, rules, mosaic=1.0)[(0, 0)]
+    assert item["image"].shape == (128, 160, 3)
+    assert (item["centre"][0] > 0.999).sum() == 4
+    # The patches are bright, the pad is grey: each person's box holds some of both patches.
+    for y, x in zip(*np.nonzero(item["centre"][0] > 0.999), strict=True):
+        middle = to_pixels(np.array([x, y], np.float32), 4, "centre") + item["box"][:2, y, x]
+        w, h = item["box"][2:, y, x] / 2
+        part = item["image"][
+            max(0, int(middle[1] - h)) : int(middle[1] + h),
+            max(0, int(middle[0] - w)) : int(middle[0] + w),
+        ]
+        assert part.max() > 200

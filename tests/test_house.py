@@ -1,0 +1,117 @@
+"""The house stays in order: sizes, docstrings, start-up, documents that tell the truth."""
+
+import ast
+import doctest
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCE = ROOT / "src" / "humanpose"
+FILES = sorted(SOURCE.rglob("*.py"))
+DOCS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+
+
+def test_no_file_is_too_long_to_read_in_one_sitting(record_property):
+    lines = {path: len(path.read_text().splitlines()) for path in FILES}
+    record_property("lines of source", sum(lines.values()))
+    print(f"\n{sum(lines.values())} lines of source in {len(lines)} files (goal: 12,000)")
+    assert {str(path): n for path, n in lines.items() if n > 400} == {}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(SOURCE).as_posix())
+def test_functions_are_short_and_public_things_documented(path):
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree), f"{path.name} does not say what it is for"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            short = isinstance(node, ast.FunctionDef) and node.name == "forward"
+            assert short or ast.get_docstring(node) or _is_inner(tree, node), node.name
+        if isinstance(node, ast.FunctionDef):
+            end = node.end_lineno or node.lineno
+            doc = node.body[0].end_lineno if ast.get_docstring(node) else node.lineno
+            assert end - (doc or node.lineno) <= 80, f"{node.name} is {end - node.lineno} lines"
+
+
+def _is_inner(tree: ast.Module, node: ast.AST) -> bool:
+    """Whether `node` stands inside a function, or in a private class."""
+    for outer in ast.walk(tree):
+        private = isinstance(outer, ast.ClassDef) and outer.name.startswith("_")
+        holds = isinstance(outer, ast.FunctionDef) or private
+        if holds and outer is not node and any(inner is node for inner in ast.walk(outer)):
+            return True
+    return False
+
+
+def test_documents_name_every_verb_and_every_recipe():
+    from humanpose.apps.cli import app
+
+    text = "\n".join(path.read_text() for path in DOCS)
+    for command in app.registered_commands:
+        assert f"humanpose {command.name}" in text, command.name
+    for recipe in (ROOT / "recipes").glob("*.*"):
+        assert f"recipes/{recipe.name}" in text, recipe.name
+
+
+def test_documents_name_every_option_of_every_verb():
+    import typer
+
+    from humanpose.apps.cli import app
+
+    text = (ROOT / "docs" / "commands.md").read_text()
+    group = typer.main.get_command(app)
+    for name, command in group.commands.items():
+        for parameter in command.params:
+            for option in parameter.opts:
+                if option.startswith("--") and option != "--help":
+                    assert f"`{option}`" in text, f"{name} {option}"
+
+
+def test_links_in_documents_lead_somewhere():
+    for path in DOCS:
+        for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
+            if not target.startswith("http"):
+                assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+def test_files_that_documents_name_exist():
+    for path in DOCS:
+        for name in re.findall(
+            r"`((?:src|tests|docs|recipes|benchmarks)/[\w./-]+)`", path.read_text()
+        ):
+            assert (ROOT / name).exists(), f"{path.name}: {name}"
+
+
+def test_the_readmes_python_runs(photo, tmp_path, monkeypatch):
+    """Each ```python block, on a real photograph and video under the names that it uses."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert blocks
+    (tmp_path / "photo.jpg").write_bytes(photo.read_bytes())
+    video = ROOT.parent / "shared" / "data" / "videos" / "dance.mp4"
+    (tmp_path / "walk.mp4").write_bytes(video.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(SOURCE).as_posix())
+def test_examples_in_docstrings_run(path):
+    if ">>>" not in path.read_text():
+        return
+    module = ".".join(["humanpose", *path.relative_to(SOURCE).with_suffix("").parts])
+    __import__(module)
+    assert doctest.testmod(sys.modules[module]).failed == 0
+
+
+def test_no_machine_is_named_in_what_is_published():
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.split()
+    for name in tracked:
+        path = ROOT / name
+        if path.suffix in (".py", ".md", ".toml", ".yaml", ".txt", "") and path.is_file():
+            text = path.read_text(errors="ignore")
+            assert not re.search(r"(?<![\w.])/(work|root|tmp/bash)/", text), name

@@ -1,0 +1,136 @@
+import numpy as np
+import pytest
+import torch
+
+from humanpose import nets
+from humanpose.checkpoints.movenet import read_movenet
+from humanpose.checkpoints.store import load_net, load_weights, save_weights, start_from
+from humanpose.errors import FormatError, InputError
+from humanpose.nets.lite import likelihood
+from humanpose.nets.torch_runtime import Deployed, TorchRuntime
+from humanpose.skeleton import BODY19
+from humanpose.spec import ModelSpec
+
+POSE = ModelSpec("t", "pose", "lite", {"joints": 5}, BODY19, (64, 96))
+PERSON = ModelSpec("t", "person", "person", {}, BODY19, (96, 64), crop="whole", decode="boxes")
+CASES = [
+    ("lite", {"joints": 5}, 2_302_413, {"maps": 5}),
+    ("person", {}, 1_353_453, {"centre": 1, "size": 2, "offset": 2}),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "count", "channels"), CASES)
+def test_shapes_parameters_and_gradients(name, options, count, channels):
+    torch.manual_seed(0)
+    net = nets.create(name, **options)
+    assert sum(p.numel() for p in net.parameters()) == count
+    for width, height in ((64, 96), (128, 32)):
+        out = nets.outputs(net, torch.randn(2, 3, height, width))
+        shapes = {key: tuple(value.shape) for key, value in out.items()}
+        assert shapes == {k: (2, c, height // 4, width // 4) for k, c in channels.items()}
+        assert all(torch.isfinite(value).all() for value in out.values())
+    # Weighted by noise: the plain sum of soft-max-like maps has no gradient in some places.
+    sum((value * torch.randn_like(value)).sum() for value in out.values()).backward()
+    missing = [n for n, p in net.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not missing
+
+
+def test_unknown_net_and_option_are_named():
+    with pytest.raises(InputError, match="unknown network 'resnet51'; there are: lite, person"):
+        nets.create("resnet51")
+    with pytest.raises(InputError, match=r"network 'lite':.*depth"):
+        nets.create("lite", depth=3)
+
+
+def test_likelihood_has_the_soft_maxs_shape_and_the_scores_height():
+    logits = torch.randn(2, 3, 8, 6)
+    maps = likelihood(logits)
+    peak = logits.amax((2, 3))
+    assert torch.allclose(maps.amax((2, 3)), torch.sigmoid(peak))
+    soft = torch.softmax(logits.flatten(2), -1)
+    assert torch.allclose(maps.flatten(2) / maps.flatten(2).sum(-1, keepdim=True), soft, atol=1e-6)
+
+
+def test_pixel_rules_of_the_spec_are_obeyed():
+    spec = ModelSpec(
+        "t", "pose", "lite", {"joints": 5}, BODY19, (64, 96),
+        channels="bgr", mean=(10.0, 20.0, 30.0), std=(2.0, 4.0, 8.0),
+    )  # fmt: skip
+    image = torch.tensor([30, 20, 10], dtype=torch.uint8).expand(1, 96, 64, 3)
+    plain = Deployed(nets.create("lite", joints=5), spec).normalised(image)
+    assert plain.shape == (1, 3, 96, 64)
+    assert plain[0, :, 0, 0].tolist() == [0, 0, 0]  # R = 30 is the third channel of BGR
+
+
+def test_weights_and_spec_survive_a_file(tmp_path):
+    net = nets.create("lite", joints=5).eval()
+    path = tmp_path / "w.safetensors"
+    save_weights(path, net.state_dict(), POSE)
+    again, spec = load_net(path)
+    assert spec == POSE
+    crops = np.random.default_rng(0).integers(0, 256, (2, 96, 64, 3), np.uint8)
+    ours, theirs = TorchRuntime(net, POSE).run(crops), TorchRuntime(again, spec).run(crops)
+    assert (ours["maps"] == theirs["maps"]).all()
+
+
+def test_damaged_and_foreign_weights_are_one_clear_error(tmp_path):
+    path = tmp_path / "w.safetensors"
+    with pytest.raises(InputError, match=r"w\.safetensors: no such weights file"):
+        load_weights(path)
+    path.write_bytes(b"\xff" * 100)
+    with pytest.raises(FormatError, match=r"w\.safetensors: not a readable safetensors file"):
+        load_weights(path)
+    save_weights(path, nets.create("person").state_dict(), POSE)
+    with pytest.raises(FormatError, match="weights do not fit network 'lite'"):
+        load_net(path)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(FormatError, match="not a readable"):
+        load_weights(path)
+
+
+def test_start_from_grows_a_head_and_says_what_is_new():
+    small, large = nets.create("lite", joints=3), nets.create("lite", joints=5)
+    own = large.state_dict()["maps.out.conv.weight"].clone()
+    new = start_from(large, small.state_dict())
+    assert new == ["maps.out.conv.weight", "maps.out.conv.bias"]
+    grown = large.state_dict()["maps.out.conv.weight"]
+    assert torch.equal(grown[:3], small.state_dict()["maps.out.conv.weight"])
+    assert torch.equal(grown[3:], own[3:])
+    assert torch.equal(large.state_dict()["backbone.stem.conv.weight"],
+                       small.state_dict()["backbone.stem.conv.weight"])  # fmt: skip
+
+
+def test_movenet_is_read_to_the_layer(data, photo):
+    """Against the file's own graph run by OpenVINO, whose int8 activations set the distance."""
+    import cv2
+    import openvino as ov
+
+    path = data / "weights" / "movenet_single_pose_lightning_ptq.tflite"
+    state = read_movenet(path)
+    net = nets.create("lite", joints=17).eval()
+    assert start_from(net, state) == []
+    graph = ov.Core().read_model(path)
+    peaks = [op.output(0) for op in graph.get_ordered_ops() if op.get_type_name() == "Sigmoid"]
+    options = {"INFERENCE_PRECISION_HINT": "f32"}
+    run = ov.compile_model(ov.Model(peaks, graph.get_parameters()), "CPU", options)
+    image = cv2.resize(cv2.imread(str(photo))[..., ::-1], (192, 192))[None]
+    theirs = run(np.ascontiguousarray(image))[0]
+    x = torch.from_numpy(image.transpose(0, 3, 1, 2).copy()).float() / 127.5 - 1
+
+    def likeness() -> float:
+        with torch.inference_mode():
+            ours = torch.sigmoid(net(x)).numpy()
+        return float(np.corrcoef(ours.ravel(), theirs.ravel())[0, 1])
+
+    assert likeness() > 0.85
+    with torch.no_grad():  # a deliberate fault in one layer of the middle must show
+        net.get_parameter("backbone.blocks.8.project.conv.weight").mul_(-1)
+    assert likeness() < 0.6
+
+
+def test_another_tflite_is_refused(data):
+    path = data / "weights" / "tf2_mobilenet_v2_1.0_224_ptq.tflite"
+    with pytest.raises(FormatError, match="not MoveNet Lightning"):
+        read_movenet(path)
+    with pytest.raises(InputError, match=r"gone\.tflite: no such file"):
+        read_movenet(path.with_name("gone.tflite"))

@@ -1,0 +1,166 @@
+"""Export and the runtimes: parity with torch, settings, and damaged files."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from humanpose import nets
+from humanpose.apps.export import compare, export
+from humanpose.checkpoints.store import load_net, save_weights
+from humanpose.errors import DeviceError, FormatError, InputError
+from humanpose.infer import runtime
+from humanpose.infer.runtime import Settings
+from humanpose.nets.torch_runtime import TorchRuntime
+from humanpose.skeleton import BODY19
+from humanpose.spec import ModelSpec
+
+POSE = ModelSpec("small", "pose", "lite", {"joints": 5}, BODY19, (64, 96), data=("nothing",))
+PERSON = ModelSpec("p", "person", "person", {}, BODY19, (96, 64), crop="whole", decode="boxes")
+NO_CACHE = Settings(precision="float32", cache="")
+TOLERANCE = 1e-4  # of an output's range
+
+
+def made(folder: Path, spec: ModelSpec) -> tuple[Path, Path]:
+    """(safetensors, onnx) of a net with He weights and random biases, rounded to float16."""
+    torch.manual_seed(3)
+    net = nets.create(spec.net, **spec.options)
+    with torch.no_grad():
+        for name, p in net.named_parameters():
+            if name.endswith("bias"):
+                p.normal_(0, 0.1)
+            p.copy_(p.half().float())
+    weights = folder / f"{spec.net}.safetensors"
+    save_weights(weights, net.state_dict(), spec)
+    reports = export(weights, folder / f"{spec.net}.onnx")
+    labels = [report.runtime for report in reports]
+    assert labels[1:3] == ["openvino float32", "onnxruntime float32"]
+    return weights, folder / f"{spec.net}.onnx"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> dict[str, tuple[Path, Path]]:
+    folder = tmp_path_factory.mktemp("export")
+    return {spec.net: made(folder, spec) for spec in (POSE, PERSON)}
+
+
+def crops(spec: ModelSpec, n: int) -> np.ndarray:
+    width, height = spec.input
+    return np.random.default_rng(n).integers(0, 256, (n, height, width, 3), np.uint8)
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize("name", ["lite", "person"])
+def test_backends_agree_with_torch_at_any_batch(files, name, backend):
+    weights, path = files[name]
+    net, spec = load_net(weights)
+    loaded, read = runtime.load(path, Settings(backend, "float32", cache=""))
+    assert read == spec and loaded.name == backend and loaded.precision == "float32"
+    reference = TorchRuntime(net, spec)
+    for n in (1, 3):
+        report = compare(reference, loaded, spec, crops(spec, n))
+        assert report.largest_value < TOLERANCE
+        assert name == "person" or report.largest_pixel < 0.05
+
+
+@pytest.mark.parametrize("place", ["backbone.stem", "backbone.blocks.9.project", "pyramid", "maps"])
+def test_a_fault_in_any_stage_shows_a_hundred_times_above_the_tolerance(files, tmp_path, place):
+    weights, path = files["lite"]
+    model = onnx.load(path)
+    faulty = next(
+        t
+        for t in model.graph.initializer
+        if t.name.startswith(f"net.{place}") and "weight" in t.name
+    )
+    array = numpy_helper.to_array(faulty)
+    faulty.CopyFrom(numpy_helper.from_array(array[::-1].copy(), faulty.name))  # channels reversed
+    broken = tmp_path / "broken.onnx"
+    onnx.save(model, broken)
+    net, spec = load_net(weights)
+    report = compare(
+        TorchRuntime(net, spec), runtime.load(broken, NO_CACHE)[0], spec, crops(spec, 2)
+    )
+    assert report.largest_value > 100 * TOLERANCE
+
+
+def test_results_are_copies_that_the_next_call_does_not_overwrite(files):
+    loaded, spec = runtime.load(files["lite"][1], NO_CACHE)
+    first = loaded.run(crops(spec, 1))["maps"]
+    before = first.copy()
+    loaded.run(crops(spec, 1)[:, ::-1])
+    assert (first == before).all()
+
+
+def test_another_input_size_is_possible_in_openvino(files):
+    loaded, _ = runtime.load(files["lite"][1], NO_CACHE, size=(128, 64))
+    assert loaded.run(np.zeros((1, 64, 128, 3), np.uint8))["maps"].shape == (1, 5, 16, 32)
+    with pytest.raises(InputError, match="must be multiples of 32"):
+        runtime.load(files["lite"][1], NO_CACHE, size=(100, 64))
+
+
+def test_weights_are_stored_as_float16_with_the_description_inside(files):
+    weights, path = files["lite"]
+    assert path.stat().st_size < 0.55 * weights.stat().st_size
+    assert runtime.read_spec(path) == POSE
+
+
+def test_second_start_uses_the_cache(files, tmp_path):
+    settings = Settings(precision="float32", cache=str(tmp_path / "cache é"))
+    runtime.load(files["lite"][1], settings)
+    blobs = list((tmp_path / "cache é").iterdir())
+    assert blobs
+    stamps = [blob.stat().st_mtime_ns for blob in blobs]
+    first = runtime.load(files["lite"][1], NO_CACHE)[0].run(crops(POSE, 1))["maps"]
+    again = runtime.load(files["lite"][1], settings)[0].run(crops(POSE, 1))["maps"]
+    assert np.allclose(first, again, atol=1e-5)
+    assert [blob.stat().st_mtime_ns for blob in (tmp_path / "cache é").iterdir()] == stamps
+
+
+def test_a_cache_that_cannot_be_made_is_no_error(files, tmp_path):
+    (tmp_path / "file").write_text("")
+    runtime.load(files["lite"][1], Settings(cache=str(tmp_path / "file" / "below")))
+
+
+def test_bf16_where_the_cpu_has_it(files):
+    import openvino as ov
+
+    has = "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    auto, _ = runtime.load(files["lite"][1], Settings(cache=""))
+    assert auto.precision == ("bf16" if has else "float32")
+    if not has:
+        with pytest.raises(DeviceError, match="bf16: CPU does not compute in it"):
+            runtime.load(files["lite"][1], Settings(precision="bf16", cache=""))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (Settings(backend="tensorrt"), "runtime 'tensorrt' is not one of auto"),
+        (Settings(precision="int4"), "precision 'int4' is not one of"),
+        (Settings(device="npu9"), "device 'npu9' is not here; OpenVINO sees: cpu"),
+        (Settings(backend="onnxruntime", device="tpu"), "device 'tpu': ONNX Runtime does not"),
+        (Settings(backend="onnxruntime", precision="bf16"), "ONNX Runtime computes in float32"),
+    ],
+)
+def test_wrong_settings_are_named(files, settings, message):
+    with pytest.raises((InputError, DeviceError), match=message):
+        runtime.load(files["lite"][1], settings)
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_damaged_and_foreign_files_are_one_clear_error(files, tmp_path, backend):
+    settings = Settings(backend, cache="")
+    whole = files["lite"][1].read_bytes()
+    foreign = onnx.load(files["lite"][1])
+    del foreign.metadata_props[:]
+    contents = [b"", b"hello", whole[:2000], whole[: len(whole) // 2], foreign.SerializeToString()]
+    for i, content in enumerate(contents):
+        path = tmp_path / f"bad {i}.onnx"
+        path.write_bytes(content)
+        with pytest.raises(FormatError, match=rf"bad {i}\.onnx: damaged, or not a model made by"):
+            runtime.load(path, settings)
+    with pytest.raises(InputError, match=r"gone\.onnx: no such model file"):
+        runtime.load(tmp_path / "gone.onnx", settings)

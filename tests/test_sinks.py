@@ -1,0 +1,333 @@
+import csv
+import errno
+import itertools
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from humanpose.draw import draw_people
+from humanpose.errors import InputError, OutputError
+from humanpose.images import load_image
+from humanpose.media.sinks import SINKS, PictureSink, RecordSink, open_sinks
+from humanpose.media.sinks import video as sinks_video
+from humanpose.media.sinks.video import VideoSink
+from humanpose.media.sources.video import VideoSource
+from humanpose.results import frame_record, header, people_of, read_records
+from humanpose.skeleton import BODY19
+from humanpose.types import Frame, Person
+
+HEAD = header(BODY19, [{"name": "lite"}], "walk.mp4")
+
+
+def frame(
+    i: int, people: int = 1, *, size: tuple[int, int] = (64, 48), time: float | None = None
+) -> Frame:
+    """Frame i: a grey that brightens, and people whose neck is missing."""
+    width, height = size
+    rng = np.random.default_rng(i)
+    found = []
+    for k in range(people):
+        joints = rng.uniform(5, 45, (19, 2)).astype(np.float32)
+        scores = rng.uniform(0.2, 1, 19).astype(np.float32)
+        joints[17], scores[17] = np.nan, 0
+        found.append(Person(joints, scores, np.array([4, 5, 30, 40], np.float32), 0.5, k, BODY19))
+    image = np.full((height, width, 3), (5 * i % 200, 90, 30), np.uint8)
+    return Frame(image, i, i / 10 if time is None else time, f"walk.mp4#{i}", tuple(found))
+
+
+FRAMES = [frame(0), frame(1, 0), frame(2, 2)]
+
+
+def record_sink(name: str, path: Path, **options: Any) -> RecordSink:
+    return SINKS[name](path, HEAD, BODY19, **options)
+
+
+def picture_sink(path: Path, **options: Any) -> PictureSink:
+    return PictureSink(path, **options)
+
+
+def video_sink(path: Path, **options: Any) -> VideoSink:
+    return VideoSink(path, 64, 48, 10, **options)
+
+
+MAKERS: dict[str, Callable[..., Any]] = {
+    **{f"x.{name}": (lambda path, name=name, **o: record_sink(name, path, **o)) for name in SINKS},
+    "x.png": picture_sink,
+    "x.mp4": video_sink,
+}
+each_sink = pytest.mark.parametrize(("name", "make"), MAKERS.items(), ids=MAKERS)
+
+
+@each_sink
+def test_file_appears_at_the_end_and_alone(
+    tmp_path: Path, name: str, make: Callable[..., Any]
+) -> None:
+    path = tmp_path / "new" / "deep" / name
+    with make(path) as sink:
+        for one in FRAMES:
+            sink.write(one)
+        assert not path.exists()
+    assert list(path.parent.iterdir()) == [path] and path.stat().st_size > 100
+
+
+@each_sink
+def test_existing_file_needs_force(tmp_path: Path, name: str, make: Callable[..., Any]) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"old")
+    with pytest.raises(OutputError, match=f"{name} exists; add --force"), make(path):
+        pass
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+    with make(path, force=True) as sink:
+        sink.write(FRAMES[0])
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() != b"old"
+
+
+@each_sink
+def test_error_leaves_nothing_under_the_name(
+    tmp_path: Path, name: str, make: Callable[..., Any]
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"old")
+    with pytest.raises(KeyboardInterrupt), make(path, force=True):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == [path]  # not one frame written: no .part either
+    with pytest.raises(ZeroDivisionError), make(path, force=True) as sink:
+        for one in FRAMES:
+            sink.write(one)
+        raise ZeroDivisionError
+    assert path.read_bytes() == b"old"
+    kept = {path} | (
+        {tmp_path / f"{name}.part"} if name in ("x.jsonl", "x.csv", "x.mp4") else set()
+    )
+    assert set(tmp_path.iterdir()) == kept
+
+
+@each_sink
+def test_unwritable_places_are_output_errors(
+    tmp_path: Path, name: str, make: Callable[..., Any]
+) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    (tmp_path / name).mkdir()
+    for path, words in ((tmp_path / "file" / name, "in the way"), (tmp_path / name, "is a folder")):
+        with pytest.raises(OutputError, match=words) as caught, make(path, force=True) as sink:
+            sink.write(FRAMES[0])
+        assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """No file may grow beyond 20 kB, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.csv", "x.json", "x.coco", "x.mp4"])
+def test_full_disk_is_one_clear_error(tmp_path: Path, small_files: None, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"old")
+    with (
+        pytest.raises(OutputError, match="the disk is full"),
+        MAKERS[name](path, force=True) as sink,
+    ):
+        for i in range(2000):
+            noise = np.random.default_rng(i).integers(0, 256, (48, 64, 3), np.uint8)
+            sink.write(Frame(noise, i, i / 10, "a.jpg", frame(0, 3).people))
+    assert path.read_bytes() == b"old"
+
+
+def test_jsonl_is_read_again(tmp_path: Path) -> None:
+    with record_sink("jsonl", tmp_path / "a.jsonl") as sink:
+        for one in FRAMES:
+            sink.write(one)
+    head, records = read_records(tmp_path / "a.jsonl")
+    got = list(records)
+    assert head == HEAD and got == [frame_record(one) for one in FRAMES]
+    (person,) = people_of(got[0], BODY19)
+    assert np.allclose(person.joints, FRAMES[0].people[0].joints, atol=0.006, equal_nan=True)
+
+
+def test_csv_has_a_row_per_person(tmp_path: Path) -> None:
+    with record_sink("csv", tmp_path / "a.csv") as sink:
+        for one in FRAMES:
+            sink.write(one)
+        odd = Frame(FRAMES[0].image, 3, 0.3, "caf\udce9.jpg", FRAMES[0].people)
+        sink.write(odd)  # a name that is not UTF-8 on disk
+    text = (tmp_path / "a.csv").read_text("utf-8", "surrogateescape")
+    rows = list(csv.DictReader(text.splitlines()))
+    assert [(row["index"], row["person"]) for row in rows] == [
+        ("0", "0"),
+        ("2", "0"),
+        ("2", "1"),
+        ("3", "0"),
+    ]
+    assert rows[0]["neck_x"] == "" and float(rows[0]["nose_x"]) > 0
+    assert rows[3]["name"] == "caf\udce9.jpg"
+
+
+def test_json_is_cocos_shape(tmp_path: Path) -> None:
+    with record_sink("json", tmp_path / "a.json") as sink:
+        for one in FRAMES:
+            sink.write(one)
+    got = json.loads((tmp_path / "a.json").read_text())
+    assert got["info"] == {k: HEAD[k] for k in ("format", "models", "smoothing", "source")}
+    assert [i["id"] for i in got["images"]] == [1, 2, 3]
+    assert [(a["id"], a["image_id"]) for a in got["annotations"]] == [(1, 1), (2, 3), (3, 3)]
+    assert got["categories"][0]["keypoints"] == list(BODY19.joints)
+    assert got["annotations"][0]["num_keypoints"] == 18
+
+
+def test_coco_is_a_bare_list(tmp_path: Path) -> None:
+    with record_sink("coco", tmp_path / "a.json") as sink:
+        for one in FRAMES:
+            sink.write(one)
+    got = json.loads((tmp_path / "a.json").read_text())
+    assert [r["image_id"] for r in got] == [1, 3, 3] and len(got[0]["keypoints"]) == 51
+
+
+@pytest.mark.parametrize("name", SINKS)
+def test_no_frames_make_a_valid_empty_file(tmp_path: Path, name: str) -> None:
+    with record_sink(name, tmp_path / "a"):
+        pass
+    text = (tmp_path / "a").read_text()
+    if name == "json":
+        assert json.loads(text)["images"] == json.loads(text)["annotations"] == []
+    elif name == "coco":
+        assert json.loads(text) == []
+    else:
+        assert text.count("\n") == 1
+
+
+def test_picture_shows_the_people(tmp_path: Path) -> None:
+    one = frame(3, 2)
+    with PictureSink(tmp_path / "a.png", min_score=0.6, boxes=False) as sink:
+        sink.write(one)
+    want = draw_people(one.image, one.people, min_score=0.6, boxes=False)
+    assert (load_image(tmp_path / "a.png") == want).all()
+
+
+def read(path: Path) -> tuple[list[float], list[np.ndarray]]:
+    with VideoSource(path) as source:
+        frames = list(source)
+        assert source.problems == []
+    return [f.time for f in frames], [f.image for f in frames]
+
+
+@pytest.mark.parametrize("size", [(64, 48), (63, 47), (2, 2), (1, 1)])
+def test_video_keeps_size_times_and_colours(tmp_path: Path, size: tuple[int, int]) -> None:
+    times = [0.0, 0.04, 0.5, 0.52, 3.0]
+    with VideoSink(tmp_path / "a.mp4", *size, 10) as sink:
+        for i, time in enumerate(times):
+            sink.write(frame(i, 0, size=size, time=time))
+    got, images = read(tmp_path / "a.mp4")
+    assert np.allclose(got, times, atol=1e-4)
+    assert images[0].shape == (size[1] + size[1] % 2, size[0] + size[0] % 2, 3)
+    for i, image in enumerate(images):
+        assert np.abs(image.astype(int) - [5 * i, 90, 30]).max() < 12
+
+
+def test_video_survives_odd_clocks_and_sizes(tmp_path: Path) -> None:
+    with video_sink(tmp_path / "a.mp4") as sink:
+        for i, time in enumerate([0.0, 0.1, 0.1, 0.05, 0.3]):
+            sink.write(frame(i, 0, time=time, size=(64, 48) if i != 2 else (30, 90)))
+    times, images = read(tmp_path / "a.mp4")
+    assert len(times) == 5 and all(b > a for a, b in itertools.pairwise(times))
+    assert abs(times[-1] - 0.3) < 1e-4 and images[2].shape == (48, 64, 3)
+
+
+def test_video_draws_people_above_the_score(tmp_path: Path) -> None:
+    one = frame(0, 2, size=(320, 240), time=0)
+    for min_score in (0.1, 0.9):
+        path = tmp_path / f"{min_score}.mp4"
+        with VideoSink(path, 320, 240, 25, min_score=min_score, boxes=False) as sink:
+            sink.write(one)
+        _, (image,) = read(path)
+        want = draw_people(one.image, one.people, min_score=min_score, boxes=False)
+        assert np.abs(image.astype(int) - want).mean() < 3
+
+
+def test_video_without_frames_is_no_file(tmp_path: Path) -> None:
+    with video_sink(tmp_path / "a.mp4"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_encoder_where_x264_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sinks_video, "_ENCODERS", ("absent", "mpeg4"))
+    with video_sink(tmp_path / "a.mp4") as sink:
+        for one in FRAMES:
+            sink.write(one)
+    assert np.allclose(read(tmp_path / "a.mp4")[0], [0, 0.1, 0.2], atol=1e-3)
+    monkeypatch.setattr(sinks_video, "_ENCODERS", ("absent",))
+    with (
+        pytest.raises(OutputError, match=r"b\.mp4: PyAV has none of absent"),
+        video_sink(tmp_path / "b.mp4"),
+    ):
+        pass
+    assert not list(tmp_path.glob("b*"))
+
+
+KILLED = """
+import os, sys
+sys.path[:0] = ["tests", "src"]
+from pathlib import Path
+from test_sinks import frame, record_sink, video_sink
+folder = Path(sys.argv[1])
+with record_sink("jsonl", folder / "a.jsonl") as lines, video_sink(folder / "a.mp4") as video:
+    for i in range(150):
+        lines.write(frame(i))
+        video.write(frame(i))
+    os._exit(9)
+"""
+
+
+def test_killed_writer_leaves_readable_parts(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], timeout=60)
+    assert done.returncode == 9
+    assert {p.name for p in tmp_path.iterdir()} == {"a.jsonl.part", "a.mp4.part"}
+    _, records = read_records(tmp_path / "a.jsonl.part")
+    assert len(list(records)) == 150
+    assert len(read(tmp_path / "a.mp4.part")[0]) > 50  # what the encoder held back is lost
+
+
+def test_open_sinks_names_the_files(tmp_path: Path) -> None:
+    output = tmp_path / "sub" / "walk.v2.mp4"
+    with ExitStack() as stack:
+        for sink in open_sinks(["jsonl", "csv", "json", "coco"], output, HEAD, BODY19):
+            stack.enter_context(sink).write(FRAMES[0])
+    assert {p.name for p in output.parent.iterdir()} == {
+        "walk.v2.jsonl",
+        "walk.v2.csv",
+        "walk.v2.json",
+        "walk.v2.coco.json",
+    }
+    with pytest.raises(
+        InputError, match="no record format 'xml'; there are jsonl, csv, json, coco"
+    ):
+        open_sinks(["xml"], output, HEAD, BODY19)
+
+
+def test_failed_write_in_the_middle_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    sink = record_sink("jsonl", tmp_path / "a.jsonl")
+    with pytest.raises(OutputError, match=r"a\.jsonl: Input/output error"), sink:
+        sink.write(FRAMES[0])
+        monkeypatch.setattr(os, "replace", fail)
+    assert {p.name for p in tmp_path.iterdir()} == {"a.jsonl.part"}

@@ -1,0 +1,239 @@
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from humanpose import nets
+from humanpose.checkpoints.store import load_net, load_tensors
+from humanpose.data.augment import Augmentation
+from humanpose.data.dataset import PoseDataset
+from humanpose.data.people import PersonDataset, PersonPicture
+from humanpose.errors import InputError
+from humanpose.skeleton import BODY19, COCO17
+from humanpose.spec import ModelSpec
+from humanpose.train.config import Recipe, load_recipe
+from humanpose.train.loop import Order, fit
+from humanpose.train.losses import person_loss, pose_loss
+from humanpose.types import Sample
+
+ROOT = Path(__file__).resolve().parent.parent
+POSE = ModelSpec("t", "pose", "lite", {"joints": 19}, BODY19, (64, 64))
+
+
+def recipe(**changes: object) -> Recipe:
+    values: dict[str, object] = {
+        "name": "t", "task": "pose", "net": "lite", "options": {"joints": 19}, "input": [64, 64],
+        "data": ["coco"], "samples": 24, "batch": 4, "lr": 1e-3, "backbone_lr": 1e-3, "warmup": 2,
+        "precision": "32-true", "workers": 0, "validate_every": 12, "checkpoint_every": 1e-9,
+    }  # fmt: skip
+    return Recipe.model_validate(values | changes)
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> list[Sample]:
+    """Eight pictures with a bright square where every joint is."""
+    rng = np.random.default_rng(0)
+    made = []
+    for i in range(8):
+        x, y = rng.integers(15, 50, 2)
+        image = rng.integers(0, 60, (64, 64, 3), np.uint8)
+        image[y - 4 : y + 5, x - 4 : x + 5] = 250
+        path = tmp_path / f"{i}.png"
+        path.write_bytes(cv2.imencode(".png", image)[1].tobytes())
+        joints = np.full((17, 2), (x, y), np.float32)
+        box = np.array([6, 6, 52, 52], np.float32)
+        visible = np.full(17, 2, np.uint8)
+        made.append(Sample(path, joints, visible, box, 900.0, "train", ("coco", str(i)), COCO17))
+    return made
+
+
+def run(folder: Path, people: list[Sample], **changes: object) -> list[str]:
+    """Train in `folder`; returns the lines shown. `stop` raises after that step."""
+    stop = changes.pop("stop", None)
+    lines: list[str] = []
+    calls = 0
+
+    def validate(_: torch.nn.Module) -> dict[str, float]:
+        nonlocal calls
+        calls += 1
+        return {"fake": float(calls)}
+
+    plan = recipe(**changes)
+    dataset = PoseDataset(people, POSE, Augmentation(flip=0.5, rotation=30), seed=plan.seed)
+    if stop is not None:
+        dataset = StopAt(dataset, int(stop) * plan.batch)  # type: ignore[assignment]
+    torch.manual_seed(1)
+    net = nets.create("lite", joints=19)
+    fit(plan, net, POSE, dataset, validate, folder, show=lines.append)
+    return lines
+
+
+class StopAt:
+    """A data set that dies after so many items, as a killed run does."""
+
+    def __init__(self, dataset: PoseDataset, items: int) -> None:
+        self.dataset, self.left = dataset, items
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: tuple[int, int]):
+        if self.left == 0:
+            raise KeyboardInterrupt
+        self.left -= 1
+        return self.dataset[key]
+
+
+def test_an_interrupted_run_ends_bit_identical_to_an_unbroken_one(tmp_path, samples):
+    run(tmp_path / "whole", samples)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", samples, stop=3)
+    lines = run(tmp_path / "cut", samples)
+    assert "resumed at step 3 of 6" in lines
+    whole, _ = load_tensors(tmp_path / "whole" / "last.safetensors")
+    cut, _ = load_tensors(tmp_path / "cut" / "last.safetensors")
+    assert whole.keys() == cut.keys()
+    assert [k for k in whole if not torch.equal(whole[k], cut[k])] == []
+
+
+def test_another_seed_gives_another_run(tmp_path, samples):
+    run(tmp_path / "a", samples)
+    run(tmp_path / "b", samples, seed=1)
+    a, _ = load_tensors(tmp_path / "a" / "last.safetensors")
+    b, _ = load_tensors(tmp_path / "b" / "last.safetensors")
+    assert any(not torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_damaged_checkpoint_is_skipped_with_a_warning(tmp_path, samples):
+    run(tmp_path / "r", samples)
+    last = tmp_path / "r" / "last.safetensors"
+    last.write_bytes(last.read_bytes()[:5000])
+    lines = run(tmp_path / "r", samples)
+    assert any("warning" in line and "last.safetensors: skipped" in line for line in lines)
+    assert "resumed at step 5 of 6" in lines
+
+
+def test_a_checkpoint_of_another_net_is_refused(tmp_path, samples):
+    run(tmp_path / "r", samples)
+    plan = recipe()
+    dataset = PoseDataset(samples, POSE, Augmentation())
+    with pytest.raises(InputError, match=r"last\.safetensors: belongs to another network"):
+        fit(plan, nets.create("person"), POSE, dataset, lambda _: {}, tmp_path / "r")
+
+
+def test_the_best_weights_carry_their_spec_and_logs_are_written(tmp_path, samples):
+    run(tmp_path / "r", samples, samples=120)
+    _, spec = load_net(tmp_path / "r" / "best.safetensors")
+    assert spec == POSE
+    header = (tmp_path / "r/csv/version_0/metrics.csv").read_text().splitlines()[0]
+    assert {"loss", "place", "samples_per_s", "val/fake"} <= set(header.split(","))
+    assert list((tmp_path / "r").rglob("events.out.tfevents*"))
+
+
+def test_pose_training_learns_where_the_square_is(tmp_path, samples):
+    """Sixteen epochs on eight pictures: the loss must fall far below the flat map's."""
+    plan = recipe(samples=8 * 40, batch=8, lr=3e-3, backbone_lr=3e-3, validate_every=10_000)
+    dataset = PoseDataset(samples, POSE, Augmentation())
+    net = nets.create("lite", joints=19)
+    fit(plan, net, POSE, dataset, lambda _: {"x": 0.0}, tmp_path, show=lambda _: None)
+    items = [dataset[(0, i)] for i in range(8)]
+    batch = {k: torch.from_numpy(np.stack([item[k] for item in items])) for k in items[0]}
+    image = (batch["image"].permute(0, 3, 1, 2).float() - 127.5) / 127.5
+    _, parts = pose_loss(net.eval()(image), batch)
+    flat = np.log(16 * 16)
+    assert parts["place"] < 0.75 * flat
+
+
+def test_pose_loss_is_least_at_the_truth_and_ignores_unknown_joints():
+    target = torch.zeros(2, 3, 5, 7)
+    target[:, 0, 2, 3] = 1
+    known = torch.tensor([[1, 0, 2], [1, 0, 2]])
+    right = torch.full((2, 3, 5, 7), -8.0)
+    right[:, 0, 2, 3] = 8
+    wrong = right.roll(2, dims=3)
+    good, _ = pose_loss(right, {"target": target, "known": known})
+    bad, _ = pose_loss(wrong, {"target": target, "known": known})
+    assert good < 0.01 < bad
+    changed = right.clone()
+    changed[:, 1] = 50  # the unknown joint's map may say anything
+    same, _ = pose_loss(changed, {"target": target, "known": known})
+    assert same == good
+    sure = right.clone()
+    sure[:, 2, 0, 0] = 8  # a joint known to be outside must not be believed
+    worse, parts = pose_loss(sure, {"target": target, "known": known})
+    assert worse > good and parts["score"] > 1
+
+
+def test_a_batch_without_any_known_joint_is_finite():
+    logits = torch.randn(2, 3, 5, 7, requires_grad=True)
+    batch = {"target": torch.zeros(2, 3, 5, 7), "known": torch.zeros(2, 3, dtype=torch.long)}
+    loss, _ = pose_loss(logits, batch)
+    loss.backward()
+    assert loss == 0 and torch.isfinite(logits.grad).all()
+
+
+def test_person_loss_is_least_at_the_truth(samples):
+    spec = ModelSpec("t", "person", "person", {}, BODY19, (64, 64), crop="whole", decode="boxes")
+    empty = np.zeros((0, 4), np.float32)
+    picture = PersonPicture(samples[0].picture, samples[0].box[None], empty, "train", "coco")
+    item = PersonDataset([picture], spec, Augmentation())[(0, 0)]
+    batch = {k: torch.from_numpy(v)[None] for k, v in item.items()}
+    raw = {
+        "centre": torch.where(batch["centre"] > 0.999, 8.0, -8.0),
+        "size": torch.log(batch["box"][:, 2:].clamp_min(1) / 64),
+        "offset": batch["box"][:, :2] / 4,
+    }
+    good, _ = person_loss(raw, batch)
+    assert good < 0.01
+    for name in raw:
+        worse, _ = person_loss(raw | {name: raw[name].roll(3, dims=3) + 0.2}, batch)
+        assert worse > good + 0.05, name
+
+
+def test_every_sample_is_seen_once_an_epoch_and_order_follows_the_step():
+    plan = recipe(samples=400, batch=4)
+    batches = list(Order(20, plan, 0))
+    first = [i for batch in batches[:5] for _, i in batch]
+    assert sorted(first) == list(range(20)) and {e for b in batches[:5] for e, _ in b} == {0}
+    assert [i for b in batches[5:10] for _, i in b] != first
+    assert list(Order(20, plan, 37)) == batches[37:]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_recipe_is_valid_and_names_its_own_command(path):
+    plan = load_recipe(path)
+    nets.create(plan.net, **plan.options)
+    assert f"humanpose train recipes/{path.name}" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (("augment.flop=1",), "augment.flop"),
+        (("lr=fast",), "lr: Input should be a valid number"),
+        (("bacth=3",), "bacth: Extra inputs"),
+        (("batch",), "write it as key=value"),
+        (("name.x=1",), "name has no parts"),
+        (("mosaic=2",), "mosaic: Input should be less than or equal to 1"),
+    ],
+)
+def test_a_wrong_recipe_says_what_is_wrong(changes, message):
+    with pytest.raises(InputError, match=message):
+        load_recipe(ROOT / "recipes" / "lite.yaml", changes)
+
+
+def test_set_changes_a_nested_value():
+    plan = load_recipe(ROOT / "recipes" / "lite.yaml", ("augment.flip=0.25", "samples=64"))
+    assert plan.augment.flip == 0.25 and plan.steps == 2
+
+
+def test_unreadable_recipes_are_named(tmp_path):
+    with pytest.raises(InputError, match=r"gone\.yaml: cannot be read"):
+        load_recipe(tmp_path / "gone.yaml")
+    bad = tmp_path / "bad.yaml"
+    for text in ("a: [", "just words", "\x00"):
+        bad.write_text(text)
+        with pytest.raises(InputError, match=r"bad\.yaml"):
+            load_recipe(bad)

@@ -1,0 +1,59 @@
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from humanpose import untrusted
+from humanpose.errors import FormatError, InputError, LimitError
+
+
+def crash(path: str) -> untrusted.Arrays:
+    os.abort()
+
+
+def hang(path: str) -> untrusted.Arrays:
+    time.sleep(60)
+    return {}
+
+
+def eat(path: str) -> untrusted.Arrays:
+    return {"x": np.ones(1 << 29)}  # 4 GiB
+
+
+def good(path: str) -> untrusted.Arrays:
+    return {"size": np.array([Path(path).stat().st_size])}
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch) -> Path:
+    # The child must find this module.
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    path = tmp_path / "joints é.mat"
+    path.write_bytes(b"12345")
+    return path
+
+
+def test_arrays_come_back(file):
+    assert untrusted.parse(good, file)["size"].tolist() == [5]
+
+
+def test_a_crash_of_the_parser_is_an_error_not_a_crash(file):
+    with pytest.raises(FormatError, match=r"joints é\.mat: damaged.*crashed"):
+        untrusted.parse(crash, file)
+
+
+def test_memory_is_limited(file):
+    with pytest.raises(FormatError, match="damaged"):
+        untrusted.parse(eat, file)
+
+
+def test_time_is_limited(file):
+    with pytest.raises(LimitError, match="within 1 s"):
+        untrusted.parse(hang, file, timeout=1)
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"gone\.mat: no such file"):
+        untrusted.parse(good, tmp_path / "gone.mat")
