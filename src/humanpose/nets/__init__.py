@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
+import torch
 from torch import Tensor, nn
 
 from humanpose.errors import InputError
+from humanpose.nets.cpm import VARIANTS, cpm
+from humanpose.nets.hourglass import hourglass1, hourglass2, hourglass8
+from humanpose.nets.hrnet import hrnet_w32, hrnet_w48
 from humanpose.nets.lite import lite
 from humanpose.nets.person import person
+from humanpose.nets.resnet import resnet50, resnet101, resnet152
 
 
 class Net(Protocol):
@@ -20,7 +25,19 @@ class Net(Protocol):
         ...
 
 
-NETS: dict[str, Callable[..., nn.Module]] = {"lite": lite, "person": person}
+NETS: dict[str, Callable[..., nn.Module]] = {
+    "lite": lite,
+    "person": person,
+    **{name: cpm(name) for name in VARIANTS},
+    "hrnet-w32": hrnet_w32,
+    "hrnet-w48": hrnet_w48,
+    "resnet50": resnet50,
+    "resnet101": resnet101,
+    "resnet152": resnet152,
+    "hourglass1": hourglass1,
+    "hourglass2": hourglass2,
+    "hourglass8": hourglass8,
+}
 
 
 def create(name: str, **options: Any) -> nn.Module:
@@ -35,6 +52,26 @@ def create(name: str, **options: Any) -> nn.Module:
         return NETS[name](**options)
     except TypeError as error:
         raise InputError(f"network {name!r}: {error}") from error
+
+
+def multiplies(name: str, size: tuple[int, int], **options: Any) -> int:
+    """Multiply-accumulates of one (width, height) input in convolutions; nothing is computed."""
+    total = 0
+
+    def count(conv: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal total
+        assert isinstance(conv, nn.Conv2d | nn.ConvTranspose2d)
+        # A transposed convolution multiplies once per input cell, another once per output cell.
+        cells = inputs[0] if isinstance(conv, nn.ConvTranspose2d) else output
+        total += conv.weight.numel() * cells.shape[2] * cells.shape[3]
+
+    with torch.device("meta"):
+        net = create(name, **options).eval()
+        for part in net.modules():
+            if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
+                part.register_forward_hook(count)
+        outputs(net, torch.empty(1, 3, size[1], size[0]))
+    return total
 
 
 def outputs(net: nn.Module, image: Tensor) -> dict[str, Tensor]:

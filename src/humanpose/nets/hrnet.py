@@ -1,0 +1,295 @@
+"""HRNet: parallel branches at strides 4 to 32 that exchange features all the way.
+
+Parameter names are the official repository's, so that its checkpoints load as they are.
+
+Source: Sun et al. 2019, "Deep High-Resolution Representation Learning for Human Pose
+Estimation"; `lib/models/pose_hrnet.py` of leoxiaobin/deep-high-resolution-net.pytorch (MIT).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from humanpose.errors import InputError
+
+_MODULES = (1, 4, 3)  # exchange units of stages 2, 3 and 4
+_BLOCKS = 4  # residual blocks of a branch in one exchange unit
+_GROUPS = 32  # largest number of groups of a group normalisation
+NORMS = ("batch", "group", "none")
+ACTIVATIONS = ("relu", "identity")
+INITS = ("official", "kaiming", "fixup")
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What the ablations exchange: the normalisation, the activation, and biases."""
+
+    norm: str
+    activation: str
+    bias: bool
+
+    def conv(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+        return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=self.bias)
+
+    def normed(self, channels: int) -> nn.Module:
+        if self.norm == "batch":
+            return nn.BatchNorm2d(channels)
+        if self.norm == "group":
+            groups = next(g for g in range(min(_GROUPS, channels), 0, -1) if channels % g == 0)
+            return nn.GroupNorm(groups, channels)
+        return nn.Identity()
+
+    def act(self) -> nn.Module:
+        return nn.ReLU() if self.activation == "relu" else nn.Identity()
+
+    def unit(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> list[nn.Module]:
+        """Convolution and normalisation."""
+        return [self.conv(inputs, outputs, kernel, stride), self.normed(outputs)]
+
+
+class _Residual(nn.Module):
+    """Shared by both kinds of block: branch plus shortcut, then the activation."""
+
+    downsample: nn.Module | None
+    relu: nn.Module
+
+    def branch(self, x: Tensor) -> Tensor:
+        """What is added to the shortcut."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        short = x if self.downsample is None else self.downsample(x)
+        out: Tensor = self.relu(self.branch(x) + short)
+        return out
+
+
+class BasicBlock(_Residual):
+    """Two 3x3 convolutions beside the identity."""
+
+    def __init__(self, channels: int, parts: _Parts) -> None:
+        super().__init__()
+        self.conv1 = parts.conv(channels, channels, 3)
+        self.bn1 = parts.normed(channels)
+        self.relu = parts.act()
+        self.conv2 = parts.conv(channels, channels, 3)
+        self.bn2 = parts.normed(channels)
+        self.downsample = None
+
+    def branch(self, x: Tensor) -> Tensor:
+        """Both convolutions."""
+        out: Tensor = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        return out
+
+
+class Bottleneck(_Residual):
+    """1x1, 3x3, 1x1 beside the identity; four times as many channels come out as go through."""
+
+    def __init__(self, inputs: int, planes: int, parts: _Parts) -> None:
+        super().__init__()
+        self.conv1 = parts.conv(inputs, planes, 1)
+        self.bn1 = parts.normed(planes)
+        self.conv2 = parts.conv(planes, planes, 3)
+        self.bn2 = parts.normed(planes)
+        self.conv3 = parts.conv(planes, 4 * planes, 1)
+        self.bn3 = parts.normed(4 * planes)
+        self.relu = parts.act()
+        same = inputs == 4 * planes
+        self.downsample = None if same else nn.Sequential(*parts.unit(inputs, 4 * planes, 1))
+
+    def branch(self, x: Tensor) -> Tensor:
+        """The three convolutions."""
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        out: Tensor = self.bn3(self.conv3(x))
+        return out
+
+
+class Exchange(nn.Module):
+    """Residual blocks on each branch, then every branch receives the sum of all.
+
+    Args:
+        widths: channels of the branches, finest first.
+        outputs: how many branches come out (the very last exchange gives only the finest).
+        parts: normalisation, activation, biases.
+    """
+
+    def __init__(self, widths: tuple[int, ...], outputs: int, parts: _Parts) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(
+            nn.Sequential(*(BasicBlock(width, parts) for _ in range(_BLOCKS))) for width in widths
+        )
+        self.fuse_layers = nn.ModuleList(
+            nn.ModuleList(_route(j, i, widths, parts) for j in range(len(widths)))
+            for i in range(outputs)
+        )
+        self.relu = parts.act()
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        features = [branch(x) for branch, x in zip(self.branches, features, strict=True)]
+        fused = []
+        for routes in self.fuse_layers:
+            assert isinstance(routes, nn.ModuleList)
+            arrived = [route(x) for route, x in zip(routes, features, strict=True)]
+            total = arrived[0]
+            for part in arrived[1:]:
+                total = total + part
+            fused.append(self.relu(total))
+        return fused
+
+
+def _route(source: int, target: int, widths: tuple[int, ...], parts: _Parts) -> nn.Module:
+    """From branch `source` to branch `target`: up by nearest, down by strided convolutions."""
+    if source == target:
+        return nn.Identity()
+    if source > target:
+        up = nn.Upsample(scale_factor=2 ** (source - target), mode="nearest")
+        return nn.Sequential(*parts.unit(widths[source], widths[target], 1), up)
+    steps: list[nn.Module] = []
+    for step in range(target - source):
+        last = step == target - source - 1
+        width = widths[target] if last else widths[source]
+        activation = [] if last else [parts.act()]
+        steps.append(nn.Sequential(*parts.unit(widths[source], width, 3, 2), *activation))
+    return nn.Sequential(*steps)
+
+
+class HRNet(nn.Module):
+    """Heat maps at stride 4; both sides of the input must be multiples of 32.
+
+    Args:
+        width: channels of the finest branch; the others have 2, 4 and 8 times as many.
+        joints: maps.
+        norm: "batch" (official), "group" or "none".
+        activation: "relu" (official) or "identity", which makes the net linear.
+        init: "official" (every convolution N(0, 0.001)), "kaiming", or "fixup" (Zhang et al. 2019:
+            the last convolution of a residual branch starts at zero, the others scaled down).
+    """
+
+    def __init__(
+        self,
+        width: int,
+        joints: int,
+        *,
+        norm: str = "batch",
+        activation: str = "relu",
+        init: str = "official",
+    ) -> None:
+        super().__init__()
+        for value, known in ((norm, NORMS), (activation, ACTIVATIONS), (init, INITS)):
+            if value not in known:
+                raise InputError(f"hrnet: {value!r} is not one of {', '.join(known)}")
+        # The official net's convolutions have no bias, and the ablation only took BN away; a
+        # repaired start without normalisation needs them.
+        parts = _Parts(norm, activation, bias=norm == "none" and init != "official")
+        widths = tuple(width * 2**i for i in range(4))
+        self.conv1 = parts.conv(3, 64, 3, 2)
+        self.bn1 = parts.normed(64)
+        self.conv2 = parts.conv(64, 64, 3, 2)
+        self.bn2 = parts.normed(64)
+        self.relu = parts.act()
+        blocks = [Bottleneck(64 if i == 0 else 256, 64, parts) for i in range(4)]
+        self.layer1 = nn.Sequential(*blocks)
+        self.transition1 = _transition((256,), widths[:2], parts)
+        self.stage2 = _stage(widths[:2], _MODULES[0], parts)
+        self.transition2 = _transition(widths[:2], widths[:3], parts)
+        self.stage3 = _stage(widths[:3], _MODULES[1], parts)
+        self.transition3 = _transition(widths[:3], widths, parts)
+        self.stage4 = _stage(widths, _MODULES[2], parts, last=1)
+        self.final_layer = nn.Conv2d(width, joints, 1)
+        _INITIALISE[init](self)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Heat maps (N, joints, H/4, W/4) of a normalised image (N, 3, H, W)."""
+        if any(side % 32 for side in image.shape[2:]):
+            raise InputError(f"hrnet: input {tuple(image.shape[2:])} must be multiples of 32")
+        x = self.relu(self.bn1(self.conv1(image)))
+        x = self.layer1(self.relu(self.bn2(self.conv2(x))))
+        features: list[Tensor] = self.stage2(_widened(self.transition1, [x]))
+        features = self.stage3(_widened(self.transition2, features))
+        features = self.stage4(_widened(self.transition3, features))
+        maps: Tensor = self.final_layer(features[0])
+        return maps
+
+    def outputs(self, image: Tensor) -> dict[str, Tensor]:
+        """What the exported graph returns: `maps`."""
+        return {"maps": self(image)}
+
+
+def _stage(
+    widths: tuple[int, ...], modules: int, parts: _Parts, *, last: int | None = None
+) -> nn.Sequential:
+    outputs = [len(widths)] * (modules - 1) + [last or len(widths)]
+    return nn.Sequential(*(Exchange(widths, n, parts) for n in outputs))
+
+
+def _transition(before: tuple[int, ...], after: tuple[int, ...], parts: _Parts) -> nn.ModuleList:
+    """Bring branches to the next stage's widths, and make its new branch from the coarsest."""
+    routes: list[nn.Module] = []
+    for i, width in enumerate(after):
+        if i < len(before):
+            keep = before[i] == width
+            unit = [*parts.unit(before[i], width, 3), parts.act()]
+            routes.append(nn.Identity() if keep else nn.Sequential(*unit))
+        else:
+            unit = [*parts.unit(before[-1], width, 3, 2), parts.act()]
+            routes.append(nn.Sequential(nn.Sequential(*unit)))
+    return nn.ModuleList(routes)
+
+
+def _widened(transition: nn.ModuleList, features: list[Tensor]) -> list[Tensor]:
+    # The new branch, and in the first transition both, start from the coarsest feature there is.
+    return [
+        route(features[i] if i < len(features) else features[-1])
+        for i, route in enumerate(transition)
+    ]
+
+
+def _official(net: nn.Module) -> None:
+    for part in net.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.normal_(part.weight, std=0.001)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+
+
+def _kaiming(net: nn.Module) -> None:
+    for part in net.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+
+
+@torch.no_grad()
+def _fixup(net: nn.Module) -> None:
+    _kaiming(net)
+    blocks = [part for part in net.modules() if isinstance(part, _Residual)]
+    for block in blocks:
+        *inner, last = [part for name, part in block.named_children() if name.startswith("conv")]
+        for part in inner:
+            assert isinstance(part, nn.Conv2d)
+            # m convolutions in a branch, L branches: L ** (-1 / (2 m - 2)).
+            part.weight.mul_(len(blocks) ** (-1 / (2 * len(inner))))
+        assert isinstance(last, nn.Conv2d)
+        last.weight.zero_()
+
+
+_INITIALISE: dict[str, Callable[[nn.Module], None]] = {
+    "official": _official,
+    "kaiming": _kaiming,
+    "fixup": _fixup,
+}
+
+
+def hrnet_w32(joints: int = 17, *, width: int = 32, **options: str) -> HRNet:
+    """HRNet-W32, or of another width; `options` are norm, activation and init."""
+    return HRNet(width, joints, **options)
+
+
+def hrnet_w48(joints: int = 17, **options: str) -> HRNet:
+    """HRNet-W48; `options` are norm, activation and init."""
+    return hrnet_w32(joints, width=48, **options)

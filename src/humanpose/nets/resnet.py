@@ -1,0 +1,102 @@
+"""SimpleBaseline pose nets: a ResNet and three transposed convolutions.
+
+Source: Xiao et al. 2018, "Simple Baselines for Human Pose Estimation and Tracking"; parameter
+names of `lib/models/pose_resnet.py` in the official repositories (MIT).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+_DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+_UP_CHANNELS = 256
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 with the stride, 1x1 beside the identity."""
+
+    def __init__(self, inputs: int, planes: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, planes, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.conv3 = nn.Conv2d(planes, 4 * planes, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(4 * planes)
+        self.downsample: nn.Module | None = None
+        if stride > 1 or inputs != 4 * planes:
+            short = nn.Conv2d(inputs, 4 * planes, 1, stride, bias=False)
+            self.downsample = nn.Sequential(short, nn.BatchNorm2d(4 * planes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)))
+        out = F.relu(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        return F.relu(out + (x if self.downsample is None else self.downsample(x)))
+
+
+class PoseResNet(nn.Module):
+    """Heat maps at stride 4; both sides of the input must be multiples of 32.
+
+    Args:
+        depth: 50, 101 or 152.
+        joints: maps.
+    """
+
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+    layer4: nn.Sequential
+
+    def __init__(self, depth: int, joints: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        channels = 64
+        for i, blocks in enumerate(_DEPTHS[depth]):
+            planes, layer = 64 * 2**i, nn.Sequential()
+            for k in range(blocks):
+                layer.append(Bottleneck(channels, planes, 2 if i > 0 and k == 0 else 1))
+                channels = 4 * planes
+            self.add_module(f"layer{i + 1}", layer)
+        up: list[nn.Module] = []
+        for _ in range(3):
+            up.append(nn.ConvTranspose2d(channels, _UP_CHANNELS, 4, 2, 1, bias=False))
+            up += [nn.BatchNorm2d(_UP_CHANNELS), nn.ReLU()]
+            channels = _UP_CHANNELS
+        self.deconv_layers = nn.Sequential(*up)
+        self.final_layer = nn.Conv2d(channels, joints, 1)
+        # The official start without an ImageNet file; with one, the rest is loaded over it.
+        for part in self.modules():
+            if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.normal_(part.weight, std=0.001)
+                if part.bias is not None:
+                    nn.init.zeros_(part.bias)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Heat maps (N, joints, H/4, W/4) of a normalised image (N, 3, H, W)."""
+        x = F.max_pool2d(F.relu(self.bn1(self.conv1(image))), 3, 2, 1)
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = layer(x)
+        maps: Tensor = self.final_layer(self.deconv_layers(x))
+        return maps
+
+    def outputs(self, image: Tensor) -> dict[str, Tensor]:
+        """What the exported graph returns: `maps`."""
+        return {"maps": self(image)}
+
+
+def resnet50(joints: int = 17) -> PoseResNet:
+    """SimpleBaseline with ResNet-50."""
+    return PoseResNet(50, joints)
+
+
+def resnet101(joints: int = 17) -> PoseResNet:
+    """SimpleBaseline with ResNet-101."""
+    return PoseResNet(101, joints)
+
+
+def resnet152(joints: int = 17) -> PoseResNet:
+    """SimpleBaseline with ResNet-152."""
+    return PoseResNet(152, joints)
