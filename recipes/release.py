@@ -71,7 +71,7 @@ def card(
         f"- Data: the training parts of {', '.join(spec.data)}",
         *(f"- Licence of {part}: {text}" for part, text in spec.licences.items()),
         "",
-        "Scores on the validation parts (LSPET 8501-9000, COCO image ids divisible by 11), float32:",
+        "Scores on the validation parts (LSPET 8501-9000, COCO ids divisible by 11), float32:",
         "",
         "| data | rule | score, % |",
         "|---|---|---|",

@@ -67,10 +67,21 @@ def test_limb_joints_are_twelve():
     assert len(set(LIMB_JOINTS)) == 12
 
 
-def test_oks_equals_the_official_scorer(tmp_path):
-    """pycocotools' own computeOks on random persons, annotated joints missing here and there."""
+def official(images: int, anns: list[dict], dets: list[dict], kind: str):
+    """pycocotools' scorer of `dets` against `anns`, one category."""
     coco = pytest.importorskip("pycocotools.coco").COCO
     coco_eval = pytest.importorskip("pycocotools.cocoeval").COCOeval
+    truth = coco()
+    truth.dataset = {
+        "images": [{"id": i} for i in range(images)], "annotations": anns, "info": {},
+        "categories": [{"id": 1, "name": "person"}],
+    }  # fmt: skip
+    truth.createIndex()
+    return coco_eval(truth, truth.loadRes(dets), kind)
+
+
+def test_oks_equals_the_official_scorer():
+    """pycocotools' own computeOks on random persons, annotated joints missing here and there."""
     rng = np.random.default_rng(0)
     truth = people(12, COCO17)
     truth[rng.random((12, 17)) < 0.3] = np.nan
@@ -88,13 +99,7 @@ def test_oks_equals_the_official_scorer(tmp_path):
             "bbox": [0, 0, 200, 200],
         })  # fmt: skip
         dets.append({"image_id": i, "category_id": 1, "keypoints": ours.tolist(), "score": 1.0})
-    official = coco()
-    official.dataset = {
-        "images": [{"id": i} for i in range(12)], "annotations": anns, "info": {},
-        "categories": [{"id": 1, "name": "person"}],
-    }  # fmt: skip
-    official.createIndex()
-    judge = coco_eval(official, official.loadRes(dets), "keypoints")
+    judge = official(12, anns, dets, "keypoints")
     judge.evaluate()
     theirs = [judge.computeOks(i, 1)[0, 0] for i in range(12)]
     assert np.allclose(oks(found, truth, area, COCO17), theirs, atol=1e-6)
@@ -143,8 +148,6 @@ def test_people_not_counted_and_places_to_ignore_cost_nothing():
 
 def test_ap_equals_the_official_scorer():
     """pycocotools at IoU 0.5 on random pictures."""
-    coco = pytest.importorskip("pycocotools.coco").COCO
-    coco_eval = pytest.importorskip("pycocotools.cocoeval").COCOeval
     rng = np.random.default_rng(5)
     pictures, anns, dets = [], [], []
     for i in range(40):
@@ -163,13 +166,7 @@ def test_ap_equals_the_official_scorer():
             dets.append({
                 "image_id": i, "category_id": 1, "bbox": box.tolist(), "score": float(score)
             })  # fmt: skip
-    official = coco()
-    official.dataset = {
-        "images": [{"id": i} for i in range(40)], "annotations": anns, "info": {},
-        "categories": [{"id": 1, "name": "person"}],
-    }  # fmt: skip
-    official.createIndex()
-    judge = coco_eval(official, official.loadRes(dets), "bbox")
+    judge = official(40, anns, dets, "bbox")
     judge.evaluate()
     judge.accumulate()
     theirs = judge.eval["precision"][0, :, 0, 0, 2].mean()

@@ -132,7 +132,8 @@ def _guarded(load: Callable[[], U8], name: str) -> U8:
     except HumanPoseError:
         raise
     except Image.DecompressionBombError as error:
-        raise LimitError(f"{name} has too many pixels: {error}") from error
+        # Pillow's own ceiling, which comes before the header's size can be asked for.
+        raise LimitError(f"{name} has too many pixels to be read safely; scale it down") from error
     except MemoryError as error:
         raise LimitError(f"{name} is too large for this machine's memory") from error
     except Exception as error:

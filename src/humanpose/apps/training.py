@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from torch import Tensor, nn
 
@@ -25,6 +26,8 @@ from humanpose.train.config import Recipe
 from humanpose.train.loop import fit
 from humanpose.types import Sample
 
+T = TypeVar("T")
+
 # Validation while training looks at this many pictures or persons of each set, evenly spread;
 # `humanpose evaluate` scores them all.
 _VALIDATION_SHARE = 400
@@ -39,16 +42,20 @@ def train(recipe: Recipe, folder: Path, *, resume: bool, show: Callable[[str], N
         fresh = start_from(net, state)
         show(f"started from {recipe.start}; new: {', '.join(fresh) or 'nothing'}")
     sets = {name: read(name, path) for name, path in map(data_path, recipe.data)}
-    training = [s for samples in sets.values() for s in samples if s.split == "train"]
-    if not training:
+    unknown = sorted(set(recipe.repeat) - set(sets))
+    if unknown:
+        raise InputError(f"repeat: {', '.join(unknown)} is not among the recipe's data sets")
+    training = {name: [s for s in sets[name] if s.split == "train"] for name in sets}
+    if not any(training.values()):
         raise InputError("the data sets of the recipe have no training part")
     marks = read_marks(recipe.marks)
     dataset: PoseDataset | PersonDataset
     if recipe.task == "pose":
-        dataset = PoseDataset(training, spec, recipe.augment, seed=recipe.seed, sigma=recipe.sigma)
+        people = repeated(training, recipe)
+        dataset = PoseDataset(people, spec, recipe.augment, seed=recipe.seed, sigma=recipe.sigma)
     else:
         dataset = PersonDataset(
-            pictures_of(training, marks),
+            repeated({name: pictures_of(part, marks) for name, part in training.items()}, recipe),
             spec,
             recipe.augment,
             seed=recipe.seed,
@@ -60,6 +67,14 @@ def train(recipe: Recipe, folder: Path, *, resume: bool, show: Callable[[str], N
         return validation_scores(averaged, spec, sets, marks)
 
     return fit(recipe, net, spec, dataset, validate, folder, resume=resume, show=show)
+
+
+def repeated(parts: dict[str, list[T]], recipe: Recipe) -> list[T]:
+    """Items of all data sets, each set as often as the recipe asks.
+
+    A repeated item is another sample: its random changes differ within the epoch.
+    """
+    return [item for name, part in parts.items() for item in part * recipe.repeat.get(name, 1)]
 
 
 def spec_of(recipe: Recipe) -> ModelSpec:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TypeVar
 
 A = TypeVar("A")
@@ -16,7 +16,9 @@ _DEPTH = 4
 _END = object()
 
 
-def ahead(items: Iterable[A], *, depth: int = _DEPTH, name: str = "ahead") -> Iterator[A]:
+def ahead(
+    items: Iterable[A], *, depth: int = _DEPTH, name: str = "ahead"
+) -> Generator[A, None, None]:
     """`items`, produced in a thread of their own; at most `depth` wait.
 
     An error in `items` is raised here. Leaving the loop early ends the thread before control
@@ -35,18 +37,18 @@ def ahead(items: Iterable[A], *, depth: int = _DEPTH, name: str = "ahead") -> It
         return False
 
     def produce() -> None:
+        iterator = iter(items)
         try:
-            for item in items:
+            for item in iterator:
                 if not put(item):
                     return
             put(_END)
         except BaseException as error:  # handed to the consumer, who can act on it
             put(_Failure(error))
         finally:
-            # A generator is closed in the thread that ran it, or its own threads would outlive us.
-            close = getattr(items, "close", None)
-            if close is not None and stop.is_set():
-                close()
+            # In the thread that ran it; left to the collector, its own threads might outlive us.
+            if isinstance(iterator, Generator):
+                iterator.close()
 
     thread = threading.Thread(target=produce, name=name, daemon=True)
     thread.start()
@@ -65,14 +67,14 @@ class _Failure:
         self.error = error
 
 
-def overlapped(items: Iterable[A], work: Callable[[A], B]) -> Iterator[B]:
+def overlapped(items: Iterable[A], work: Callable[[A], B]) -> Generator[B, None, None]:
     """`map(work, items)` with reading, working and the caller's own loop in three threads."""
     return ahead(_mapped(ahead(items, name="reader"), work), name="worker")
 
 
-def _mapped(items: Iterator[A], work: Callable[[A], B]) -> Iterator[B]:
+def _mapped(items: Generator[A, None, None], work: Callable[[A], B]) -> Iterator[B]:
     try:
         for item in items:
             yield work(item)
     finally:
-        items.close()  # type: ignore[attr-defined]  # a generator: `ahead` made it
+        items.close()

@@ -27,6 +27,7 @@ class Recipe(BaseModel):
     input: tuple[int, int] = Field(description="width, height of the crop, pixels")
     start: str | None = Field(None, description=".safetensors, or MoveNet's .tflite")
     data: list[str] = Field(description="NAME (below $HUMANPOSE_DATA) or NAME=PATH")
+    repeat: dict[str, int] = Field({}, description="data set -> times it appears in an epoch")
     marks: str | None = Field(None, description="JSON of people nobody annotated (person task)")
     augment: Augmentation = Augmentation()
     mosaic: float = Field(0.0, ge=0, le=1, description="chance of four pictures in one input")

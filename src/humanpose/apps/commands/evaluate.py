@@ -23,6 +23,7 @@ def evaluate(
     data: Annotated[
         list[str],
         typer.Option(
+            "--against",
             "--data",
             metavar="NAME[=PATH]",
             help="lspet or coco; a name alone looks in $HUMANPOSE_DATA. Repeatable.",
@@ -47,7 +48,7 @@ def evaluate(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Write the scores as JSON."),
+        typer.Option("--output", "-o", metavar="DIR", help="Write the scores to DIR/scores.json."),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
@@ -66,12 +67,15 @@ def evaluate(
         scores = _scores(loaded, spec, samples, read_marks(marks), threshold, quiet)
         report[name] = {score.rule: _print(name, split, score) for score in scores}
     if output is not None:
-        with atomic_write(output) as file:
-            file.write(
-                json.dumps(
-                    {"model": spec.name, "split": split, "scores": report}, indent=1
-                ).encode()
-            )
+        content = {
+            "model": spec.name,
+            "runtime": loaded.name,
+            "precision": loaded.precision,
+            "split": split,
+            "scores": report,
+        }
+        with atomic_write(output / "scores.json") as file:
+            file.write(json.dumps(content, indent=1).encode())
 
 
 def _scores(
