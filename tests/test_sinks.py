@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_audio import film, heard, times, write
 
 from humanpose.draw import draw_people
 from humanpose.errors import InputError, OutputError
@@ -301,6 +302,42 @@ def test_killed_writer_leaves_readable_parts(tmp_path: Path) -> None:
     _, records = read_records(tmp_path / "a.jsonl.part")
     assert len(list(records)) == 150
     assert len(read(tmp_path / "a.mp4.part")[0]) > 50  # what the encoder held back is lost
+
+
+KILLED_LOUD = """
+import os, sys
+sys.path[:0] = ["tests", "src"]
+from pathlib import Path
+from test_audio import Frame, PICTURE, VideoSink, np
+folder = Path(sys.argv[1])
+with VideoSink(folder / "a.mp4", 64, 48, 10, audio=folder / "source.mkv") as video:
+    for i in range(250):
+        noise = np.random.default_rng(i).integers(0, 256, PICTURE.shape, np.uint8)
+        video.write(Frame(noise, i, i / 10))
+    os._exit(9)
+"""
+
+
+@pytest.mark.parametrize("sound", [(0, 30), (0, 3), (12, 30), (29, 30)])
+def test_killed_writer_leaves_pictures_and_sound(
+    tmp_path: Path, sound: tuple[float, float]
+) -> None:
+    film(tmp_path / "source.mkv", "libmp3lame", seconds=30, sound=sound, burst=sound[0] + 0.5)
+    done = subprocess.run([sys.executable, "-c", KILLED_LOUD, str(tmp_path)], timeout=60)
+    assert done.returncode == 9
+    part = tmp_path / "a.mp4.part"
+    shown = times(part)
+    assert len(shown) > 200 and np.allclose(np.diff(shown), 0.1, atol=2e-3)
+    if sound[0] < 25:
+        begin, end, _ = heard(part)
+        assert abs(begin - sound[0]) < 0.1 and end > min(sound[1] - 0.1, 20)
+
+
+def test_full_disk_is_one_clear_error_with_sound_too(tmp_path: Path, small_files: None) -> None:
+    source = film(tmp_path / "a.mkv", "libmp3lame", seconds=1)
+    assert source.stat().st_size < 20_000
+    with pytest.raises(OutputError, match="the disk is full"):
+        write(tmp_path / "a.mp4", source, 3000)
 
 
 def test_open_sinks_names_the_files(tmp_path: Path) -> None:

@@ -197,18 +197,18 @@ def _run_video(job: Job, estimator: PoseEstimator, outcome: Outcome, progress: P
         sinks: list[Any] = list(_records(job, estimator, stack))
         if "video" in job.save:
             path = job.drawn(item)
-            sinks.append(
-                stack.enter_context(
-                    VideoSink(
-                        path,
-                        video.width,
-                        video.height,
-                        video.rate,
-                        min_score=job.min_score,
-                        force=job.force,
-                    )
-                )
+            drawn = VideoSink(
+                path,
+                video.width,
+                video.height,
+                video.rate,
+                min_score=job.min_score,
+                audio=item.path,
+                force=job.force,
             )
+            # Called after the sink is closed, when it knows of everything.
+            stack.callback(lambda: outcome.problems.extend(drawn.problems))
+            sinks.append(stack.enter_context(drawn))
             outcome.drawn.append(path)
         for frame in overlapped(video, estimator.process):
             for sink in sinks:

@@ -1,4 +1,4 @@
-"""An annotated video: H.264 in a fragmented mp4 that is readable while it grows."""
+"""An annotated video: H.264 in a fragmented mp4 that is readable while it grows, with sound."""
 
 from __future__ import annotations
 
@@ -8,31 +8,43 @@ from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import av
 import cv2
 import numpy as np
 from av.codec import Codec
+from av.packet import Packet
 from av.video.stream import VideoStream
 
 from humanpose.draw import draw_people
 from humanpose.errors import OutputError
 from humanpose.files import output_error, part_path, prepare_output, sync
+from humanpose.media.sinks._sound import Sound
 from humanpose.types import U8, Frame
 
 # First found wins. The later ones are for FFmpeg builds without GPL parts.
 _ENCODERS = ("libx264", "libopenh264", "h264_videotoolbox", "mpeg4")
 _X264 = {"crf": "20", "preset": "veryfast"}
 # Fragments of a second, each complete in itself, in place of an index at the end.
-_FRAGMENTS = {"movflags": "empty_moov+default_base_moof", "frag_duration": "1000000"}
+_FRAGMENTS = {"movflags": "empty_moov+default_base_moof+frag_discont", "frag_duration": "1000000"}
+# The file begins at 0. With edit lists allowed (none is written) and frag_discont, a fragment tells
+# its own time; else the muxer would begin sound that sets in late at 0, too. And it holds back a
+# second of pictures where there is no sound to go with them, not ten.
+_FRAGMENTS |= {"avoid_negative_ts": "make_zero", "use_editlist": "1"}
+_FRAGMENTS |= {"max_interleave_delta": "1000000"}
 # Per second: whole for 24, 25, 30, 50, 60 and NTSC's 29.97 frames, and below mpeg4's 65,536.
 _TICKS = 60_000
 _BT601 = 6  # what the conversion from RGB uses (SMPTE 170M); players guess another one for HD
 
 
 class VideoSink:
-    """Draws the people of every frame; frames are shown at their own times."""
+    """Draws the people of every frame; frames are shown at their own times.
+
+    Attributes:
+        path: the file.
+        problems: one line for each thing that is wrong with the sound; complete after `with`.
+    """
 
     def __init__(
         self,
@@ -43,6 +55,7 @@ class VideoSink:
         *,
         min_score: float = 0.3,
         boxes: bool = True,
+        audio: str | Path | None = None,
         force: bool = False,
     ) -> None:
         """Nothing is touched before `with`.
@@ -54,9 +67,15 @@ class VideoSink:
             rate: frames per second that the encoder plans its bits for; times come from frames.
             min_score: joints below it are not drawn.
             boxes: also draw boxes.
+            audio: the video that the frames come from; its sound, if it has any, is kept: copied,
+                or as AAC where it does not fit into mp4.
             force: replace an existing file.
         """
         self.path = Path(path)
+        self.problems: list[str] = []
+        self._audio = audio
+        self._sound: Sound | None = None
+        self._frames = 0
         self._size = (width, height)
         self._rate = Fraction(min(max(rate, 1), 240)).limit_denominator(1001)
         self._min_score, self._boxes, self._force = min_score, boxes, force
@@ -72,6 +91,8 @@ class VideoSink:
         try:
             self._container = av.open(self._file, "w", format="mp4", options=_FRAGMENTS)
             self._stream = self._add_stream()
+            if self._audio is not None:
+                self._sound = Sound(self._audio, self._container, self.problems)
         except BaseException as error:
             self._file.close()
             self._part.unlink(missing_ok=True)
@@ -101,16 +122,26 @@ class VideoSink:
         """Append `frame`. Raises OutputError if that fails."""
         drawn = draw_people(frame.image, frame.people, min_score=self._min_score, boxes=self._boxes)
         picture = av.VideoFrame.from_ndarray(self._fitted(drawn), format="rgb24")
+        if self._sound is not None and self._last < 0:
+            self._sound.skip(frame.time)
         # Two frames at one time, or a clock that jumps back, must not end the video.
         self._last = max(round(frame.time * _TICKS), self._last + 1)
         picture.pts, picture.time_base = self._last, Fraction(1, _TICKS)
         try:
-            self._container.mux(self._stream.encode(picture))
+            self._mux(self._stream.encode(picture))
+            self._frames += 1
             if time.monotonic() - self._synced >= 1:
                 sync(self._file)
                 self._synced = time.monotonic()
         except (av.error.FFmpegError, OSError) as error:
             raise output_error(self.path, error) from error
+
+    def _mux(self, packets: list[Packet[Any]]) -> None:
+        """Write pictures, and the sound up to the last of them."""
+        self._container.mux(packets)
+        if self._sound is not None and packets:
+            last = packets[-1]
+            self._sound.write_until(float((last.pts or 0) * last.time_base))
 
     def _fitted(self, drawn: U8) -> U8:
         """`drawn` at the video's size, made even by repeating the last column and row."""
@@ -128,7 +159,9 @@ class VideoSink:
         trace: TracebackType | None,
     ) -> None:
         try:
-            self._container.mux(self._stream.encode())
+            self._mux(self._stream.encode())
+            if self._sound is not None and self._last >= 0:
+                self._sound.finish(float(self._last / _TICKS + 1 / self._rate), self._frames)
             self._container.close()
             sync(self._file)
             self._file.close()
@@ -138,6 +171,8 @@ class VideoSink:
             if kind is None:
                 raise output_error(self.path, failure) from failure
         finally:
+            if self._sound is not None:
+                self._sound.close()
             with suppress(av.error.FFmpegError, OSError):
                 self._container.close()
             with suppress(OSError):

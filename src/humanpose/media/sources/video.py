@@ -38,6 +38,8 @@ class VideoSource:
         width: pixels of the first frame, after rotation.
         height: pixels of the first frame, after rotation.
         rate: mean frames per second.
+        start: seconds on the container's clock at the first frame, whose own time is 0.
+        length: seconds of video from there on that the container declares, 0 if it does not.
         frames: number of frames that the container declares, None if it does not.
         problems: one line for each thing that went wrong so far; complete after the last frame.
     """
@@ -49,19 +51,11 @@ class VideoSource:
             InputError: no such file.
             FormatError: empty, not a video, or without a single readable frame.
         """
-        file_size(path)
         self.name = Path(path).name
         self.problems: list[str] = []
         self._errors = 0  # packets that could not be decoded and are not counted as a gap yet
         self._flawed = 0  # frames that the decoder had to mend
-        try:
-            # An absolute path, or FFmpeg would take "a:b.mp4" for an address of protocol a.
-            self._container: InputContainer = av.open(os.path.abspath(path), options=_OPTIONS)
-        except PermissionError as error:
-            raise input_error(path, error) from error
-        except (av.error.FFmpegError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise FormatError(f"{path} is not a video that can be read ({reason})") from error
+        self._container = open_container(path)
         try:
             self._stream = _video_stream(self._container, path)
             self._decoded = self._decode()
@@ -77,7 +71,11 @@ class VideoSource:
         self.frames = self._stream.frames or None
         self.rate = self._stream.average_rate or self._stream.guessed_rate or _DEFAULT_RATE
         starts = (_seconds(ticks, frame) for ticks in (self._stream.start_time, frame.pts))
-        self._start = min((start for start in starts if start is not None), default=0.0)
+        self.start = min((start for start in starts if start is not None), default=0.0)
+        self._start = self.start  # moves where the clock sets in late
+        length, exact = _length(self._container, self._stream)
+        # What is not of this stream may include its late start.
+        self.length = length if exact else max(length - max(self.start, 0), 0.0)
 
     def __enter__(self) -> Self:
         return self
@@ -176,6 +174,24 @@ class VideoSource:
         elif lost or self._flawed:
             what = f"{lost} frames missing, {self._flawed} flawed"
             self.problems.append(f"{self.name}: damaged, {what}")
+
+
+def open_container(path: str | Path) -> InputContainer:
+    """The video file at `path`, in one of the formats that cannot lead FFmpeg elsewhere.
+
+    Raises:
+        InputError: no such file.
+        FormatError: empty or not a video.
+    """
+    file_size(path)
+    try:
+        # An absolute path, or FFmpeg would take "a:b.mp4" for an address of protocol a.
+        return av.open(os.path.abspath(path), options=_OPTIONS)
+    except PermissionError as error:
+        raise input_error(path, error) from error
+    except (av.error.FFmpegError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise FormatError(f"{path} is not a video that can be read ({reason})") from error
 
 
 def _video_stream(container: InputContainer, path: str | Path) -> VideoStream:

@@ -1,0 +1,276 @@
+"""The sound of an annotated video: its source's packets as they are, or AAC in their place."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Iterator
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
+from av.bitstream import BitStreamFilterContext
+from av.codec import Codec
+from av.container import InputContainer, OutputContainer
+from av.packet import Packet
+
+from humanpose.errors import FormatError, InputError
+from humanpose.media.sources.video import VideoSource, open_container
+
+# What players expect in mp4. It has a place for PCM, MP2 and Vorbis too, but few look there; and
+# AC-3's packets would have to be seen before the header, which is written first here.
+_COPIED = ("aac", "alac", "flac", "mp3", "opus")
+# What PyAV raises for data that are not what they should be. Of OSError only FFmpeg's: a bare one
+# comes from the file that is written, and is not the sound's fault.
+_FAULTS = (av.error.FFmpegError, ValueError, ArithmeticError, RuntimeError)
+# Samples per second; a damaged header that tells of three would make hours of few samples.
+_RATES = range(4_000, 768_001)
+_SLACK = 1.0  # seconds by which sound and picture of one video may differ
+
+
+class Sound:
+    """Carries the sound of a video into an mp4, in step with the pictures written there.
+
+    Times are those of frames: seconds since the first one of the source. Whatever is wrong with the
+    sound becomes a line of `problems` and never an error.
+    """
+
+    def __init__(self, path: str | Path, out: OutputContainer, problems: list[str]) -> None:
+        """Read up to the first sound and, if there is any, add a stream for it to `out`.
+
+        Args:
+            path: the video whose pictures are shown in `out`.
+            out: an mp4 whose header is not written yet.
+            problems: gets the lines.
+        """
+        self._name, self._out, self._problems = Path(path).name, out, problems
+        self._container: InputContainer | None = None
+        self._packets: Iterator[Packet[Any]] = iter(())  # what is still to be written
+        self._next: Packet[Any] | None = None
+        self._at = self._end = 0.0  # seconds: where `_next` begins and is over
+        self._last = -1  # ticks of the packet written last
+        self._lost = 0  # packets that could not be read
+        self._start = self._length = 0.0  # seconds
+        self._frames: int | None = None
+        try:
+            self._open(path)
+            self._advance()
+        except (InputError, *_FAULTS) as error:
+            self._give_up(error)
+
+    def _open(self, path: str | Path) -> None:
+        self._container = open_container(path)
+        source = self._container.streams.best("audio")
+        if source is None:
+            return
+        if not isinstance(source, AudioStream) or source.codec_context is None:
+            raise FormatError("no decoder for its codec")
+        with VideoSource(path) as video:  # the very clock that the frames are shown by
+            self._start, self._length, self._frames = video.start, video.length, video.frames
+        packets = self._read(self._container, source)
+        if source.codec_context.name == "aac" and not source.codec_context.extradata:
+            # In a transport stream each packet repeats what mp4 says once.
+            packets = self._stripped(packets, BitStreamFilterContext("aac_adtstoasc", source))
+        first = next(packets, None)
+        if first is None or not first.size:  # a track without sound is no damage
+            return
+        packets = itertools.chain([first], packets)
+        stream = _add_copy(source, first, self._out)
+        if stream is None:
+            frames = self._decoded(packets, source)
+            frame = next(frames, None)
+            if frame is None:
+                raise FormatError("none of it could be decoded")
+            stream = _add_encoder(frame, self._out)
+            packets = _encoded(itertools.chain([frame], frames), stream)
+        self._stream, self._packets = stream, packets
+
+    def _read(self, container: InputContainer, source: AudioStream) -> Iterator[Packet[Any]]:
+        """The packets of `source`; a last one without content ends a decoder's work."""
+        for packet in container.demux(source):
+            self._lost += packet.is_corrupt
+            # Discarded is what lies before the start or after the end of an edit list.
+            if not packet.is_corrupt and not packet.is_discard:
+                yield packet
+
+    def _stripped(
+        self, packets: Iterator[Packet[Any]], strip: BitStreamFilterContext
+    ) -> Iterator[Packet[Any]]:
+        for packet in packets:
+            try:
+                yield from strip.filter(packet)
+            except _FAULTS:
+                self._lost += 1
+
+    def _decoded(self, packets: Iterator[Packet[Any]], source: AudioStream) -> Iterator[AudioFrame]:
+        """The frames that are not over before the first picture is shown."""
+        for packet in packets:
+            try:
+                frames = source.decode(packet)
+            except av.error.EOFError:
+                return
+            except _FAULTS:
+                self._lost += 1
+                continue
+            for frame in frames:
+                if frame.sample_rate not in _RATES:
+                    self._lost += 1
+                    continue
+                length = frame.samples / frame.sample_rate
+                if frame.time is None or frame.time + length > self._start:
+                    yield frame
+
+    def _advance(self) -> None:
+        """Go to the next packet."""
+        self._next = None
+        for packet in self._packets:
+            base = float(packet.time_base)
+            # A packet without a time follows the one before.
+            self._at = self._end if packet.pts is None else packet.pts * base - self._start
+            self._end = self._at + (packet.duration or 0) * base
+            if packet.size:
+                self._next = packet
+                return
+
+    def skip(self, seconds: float) -> None:
+        """Leave out what begins before `seconds`, the time of the first picture written.
+
+        A packet across that moment goes whole (0.1 s at most): the muxer would shift the pictures
+        to make room for it.
+        """
+        try:
+            while self._next is not None and self._at < seconds - 0.001:  # Matroska rounds to 1 ms
+                self._advance()
+        except _FAULTS as error:
+            self._give_up(error)
+
+    def write_until(self, seconds: float) -> None:
+        """Write the packets that begin at `seconds` or before.
+
+        The header must be written: a picture goes first.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        try:
+            while self._next is not None and self._at <= seconds:
+                self._mux(self._next)
+                self._advance()
+        except _FAULTS as error:
+            self._give_up(error)  # if it is the file that fails, the next picture will tell
+
+    def _mux(self, packet: Packet[Any]) -> None:
+        base = self._stream.time_base
+        assert base  # the header has set it
+        ticks = max(round(self._at / base), 0)
+        if ticks > self._last:  # a clock that jumps back would end the file
+            length = min(float((packet.duration or 0) * packet.time_base), _SLACK)
+            packet.duration = round(length / base)
+            packet.pts = packet.dts = self._last = ticks
+            packet.stream, packet.time_base = self._stream, base
+            self._out.mux(packet)
+
+    def finish(self, end: float, frames: int) -> None:
+        """Write the rest, but none below pictures that were left out; let go of the source.
+
+        Args:
+            end: when the last picture is over.
+            frames: pictures written.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        # The last picture of a recorded screen may stand for long: its length alone says little.
+        whole = self._frames is not None and frames >= self._frames
+        if whole or (self._length and self._length - end <= _SLACK):
+            last = end
+            # Beyond the pictures only without a gap: one time gone astray must not make the file
+            # hours long.
+            while self._next is not None and self._at <= last + _SLACK:
+                last = max(last, self._at)
+                self.write_until(self._at)
+            if self._next is not None:
+                self._give_up(FormatError(f"the next would be at {self._at:.1f} s"))
+        else:
+            self.write_until(end)
+        if self._lost and self._last >= 0:
+            self._problems.append(f"{self._name}: sound damaged, {self._lost} packets missing")
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the source."""
+        self._next = None
+        if self._container is not None:
+            self._container.close()
+
+    def _give_up(self, error: Exception) -> None:
+        reason = str(getattr(error, "strerror", None) or error or type(error).__name__)
+        what = "left out"
+        if self._last >= 0 and self._stream.time_base:
+            what = f"ends at {float(self._last * self._stream.time_base):.1f} s"
+        self._problems.append(f"{self._name}: sound {what} ({reason.splitlines()[0]})")
+        self._next = None
+
+
+def _add_copy(source: AudioStream, first: Packet[Any], out: OutputContainer) -> AudioStream | None:
+    """A stream of `out` for the packets of `source`, if it takes them as they are.
+
+    Args:
+        source: the stream to copy.
+        first: a packet of it.
+        out: stays as it is if the answer is None.
+    """
+    if source.codec_context.codec.canonical_name not in _COPIED:
+        return None
+    header = bytes(first.get_sidedata("new_extradata"))
+
+    def add(container: OutputContainer) -> AudioStream:
+        stream = container.add_stream_from_template(source)
+        if header:
+            stream.codec_context.extradata = header
+        return stream
+
+    # A rehearsal, for an error in earnest would cost the video.
+    with suppress(*_FAULTS):
+        form = out.format.name
+        with av.open(io.BytesIO(), "w", format=form, options=out.options) as rehearsal:
+            packet = Packet(bytes(first))
+            packet.stream, packet.pts, packet.dts = add(rehearsal), 0, 0
+            rehearsal.mux(packet)
+        return add(out)
+    return None
+
+
+def _add_encoder(frame: AudioFrame, out: OutputContainer) -> AudioStream:
+    """A stream of `out` that makes AAC of frames like `frame`."""
+    rate = frame.sample_rate
+    if rate not in (Codec("aac", "w").audio_rates or ()):
+        rate = 48_000
+    stream = out.add_stream("aac", rate=rate)
+    stream.codec_context.layout = "mono" if frame.layout.nb_channels == 1 else "stereo"
+    return stream
+
+
+def _encoded(frames: Iterator[AudioFrame], stream: AudioStream) -> Iterator[Packet[Any]]:
+    """AAC of `frames`, whose kind may change on the way, as between broadcasts."""
+    context = stream.codec_context
+    tick = Fraction(1, context.rate)
+
+    def kind(frame: AudioFrame) -> tuple[str, str, int]:
+        return frame.format.name, frame.layout.name, frame.sample_rate
+
+    for _, alike in itertools.groupby(frames, kind):
+        resampler = AudioResampler(context.format, context.layout, context.rate)
+        for frame in itertools.chain(alike, [None]):
+            for piece in resampler.resample(frame):
+                if piece is not None:  # what one that has nothing to do answers to None
+                    if piece.pts is not None and piece.time_base is not None:
+                        piece.pts = round(piece.pts * piece.time_base / tick)
+                    piece.time_base = tick
+                    yield from stream.encode(piece)
+    yield from stream.encode(None)
