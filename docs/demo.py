@@ -1,7 +1,7 @@
 """What `make demo` runs: `humanpose predict` on a photograph, and where the result lies.
 
-Without a source it takes the photographs that ship inside scikit-image: the astronaut Eileen
-Collins (NASA, public domain) and the man behind a camera (Lav Varshney, CC0).
+Without a source it takes a photograph that ships inside scikit-image: the astronaut Eileen
+Collins (NASA, public domain).
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ from pathlib import Path
 from humanpose.apps.cli import main as humanpose
 
 
-def photographs() -> list[str]:
-    """Paths of the two photographs, without importing scikit-image, which is slow."""
+def photograph() -> str:
+    """Path of the photograph, without importing scikit-image, which is slow."""
     spec = importlib.util.find_spec("skimage")
     if spec is None or spec.origin is None:
         sys.exit("no SOURCE given and scikit-image is not installed: make demo SOURCE=photo.jpg")
-    folder = Path(spec.origin).parent / "data"
-    return [str(folder / name) for name in ("astronaut.png", "camera.png")]
+    return str(Path(spec.origin).parent / "data" / "astronaut.png")
 
 
 if __name__ == "__main__":
@@ -28,7 +27,7 @@ if __name__ == "__main__":
     parser.add_argument("sources", nargs="*")
     parser.add_argument("--output", default="humanpose-out")
     args = parser.parse_args()
-    sources = args.sources or photographs()
+    sources = args.sources or [photograph()]
     sys.argv = ["humanpose", "predict", *sources, "-o", args.output, "--force"]
     print(f"$ {' '.join(sys.argv)}", flush=True)
     try:

@@ -115,10 +115,13 @@ def main() -> None:
     parser.add_argument("--data", action="append", required=True, metavar="NAME[=PATH]")
     parser.add_argument("--marks")
     parser.add_argument("--threshold", type=float, help="of a person network")
+    parser.add_argument("--note", help="what the recipe does not say of this run")
     args = parser.parse_args()
     state, spec = load_weights(args.run / "best.safetensors")
     progress = json.loads(load_tensors(args.run / "last.safetensors")[1]["run"])
     spec = replace(spec, name=args.name, licences=LICENCES)
+    if args.note:
+        spec = replace(spec, recipe=f"{spec.recipe}; {args.note}")
     if args.threshold is not None:
         spec = replace(spec, threshold=args.threshold)
     onnx = catalog.FOLDER / f"{args.name}.onnx"
