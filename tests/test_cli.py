@@ -267,7 +267,9 @@ def test_models_and_info_tell_what_is_here(cli):
     assert code == 0 and "openvino" in said and "auto runs it on openvino in" in said
 
 
-@pytest.mark.parametrize("verb", ["predict", "train", "evaluate", "export", "models", "info"])
+@pytest.mark.parametrize(
+    "verb", ["predict", "train", "evaluate", "export", "import", "models", "info"]
+)
 def test_help_of_every_verb(cli, verb):
     code, said, _ = cli(verb, "--help")
     assert code == 0 and f"humanpose {verb}" in said

@@ -1,0 +1,226 @@
+"""humanpose import KIND FILE --net NAME -o OUT.safetensors"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from humanpose.errors import InputError, MissingExtraError
+from humanpose.skeleton import COCO17, CPM14, FLIC9, HAND21, MPII16, Skeleton
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from humanpose.checkpoints.mapping import Import
+    from humanpose.spec import ModelSpec
+
+_BY_JOINTS = {len(s.joints): s for s in (MPII16, COCO17, CPM14, FLIC9, HAND21)}
+# As the networks see them: HRNet's configurations give them to RGB, SimpleBaseline's to BGR.
+_IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
+_IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
+_HOURGLASS_MEAN = (0.4404 * 255, 0.4440 * 255, 0.4327 * 255)
+_NAMES_SHOWN = 8
+
+
+def import_weights(
+    kind: Annotated[
+        str,
+        typer.Argument(
+            help="caffe, tensorflow, tensorflow-graph, openpose-pickle, hrnet, simplebaseline or "
+            "hourglass."
+        ),
+    ],
+    file: Annotated[Path, typer.Argument(help="The foreign weights. Nothing in it is executed.")],
+    net: Annotated[str, typer.Option("--net", help="Our network that they are for.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The .safetensors to write.")
+    ],
+    joints: Annotated[
+        int | None, typer.Option(help="Joints, background not counted; the net's if not given.")
+    ] = None,
+    stages: Annotated[int | None, typer.Option(help="Stages of a CPM net.")] = None,
+    pooling: Annotated[
+        str | None,
+        typer.Option(help="ceil (Caffe) or floor (TensorFlow's VALID), for a CPM net."),
+    ] = None,
+    blocks: Annotated[int | None, typer.Option(help="Residuals per group of an hourglass.")] = None,
+    backbone: Annotated[
+        bool,
+        typer.Option(
+            "--backbone", help="Take what fits; the rest starts at random and must be trained."
+        ),
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+) -> None:
+    """Turn weights of another system into ours, and say what became of every tensor."""
+    try:
+        import torch
+
+        from humanpose import nets
+        from humanpose.checkpoints import mapping, store
+    except ImportError as error:
+        raise MissingExtraError(error.name or "torch", "train") from error
+    from humanpose.files import prepare_output, sha256
+
+    if output.suffix != ".safetensors":
+        raise InputError(f"{output}: the name of the result must end in .safetensors")
+    prepare_output(output, force=force)
+    if net not in nets.NETS:
+        raise InputError(f"unknown network {net!r}; there are: {', '.join(sorted(nets.NETS))}")
+    mapping.check_kind(kind, net)
+    arrays = _read(kind, file)
+    psycharo = kind.startswith("tensorflow") and not mapping.is_timctho(arrays)
+    given = {"joints": joints, "stages": stages, "pooling": pooling, "blocks": blocks}
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if psycharo and net.startswith("cpm-"):
+        options.setdefault("pooling", "floor")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # what --backbone leaves to chance is the same every time
+        made = nets.create(net, **options)
+    found = mapping.to_net(arrays, kind, net, made)
+    _print(found)
+    _refuse_mismatch(file, net, found, backbone=backbone)
+    spec = _spec(output.stem, net, options, made, psycharo=psycharo)
+    recipe = f"imported from {kind} file {file.name} (sha256 {_sha(file, sha256)})"
+    if found.missing:
+        recipe += f"; not in it, started at random: {', '.join(found.missing)}"
+    store.save_weights(output, made.state_dict() | found.state, replace(spec, recipe=recipe))
+    typer.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB, network {net}")
+
+
+def _read(kind: str, file: Path) -> dict[str, Any]:
+    """Tensors of `file` by its own names."""
+    match kind:
+        case "caffe":
+            from humanpose.checkpoints.caffe import read_caffemodel
+
+            return read_caffemodel(file)
+        case "tensorflow":
+            from humanpose.checkpoints.tensorflow import read_tf_checkpoint
+
+            return read_tf_checkpoint(file)
+        case "tensorflow-graph":
+            from humanpose.checkpoints.tensorflow import read_tf_graph
+
+            return read_tf_graph(file)
+        case "openpose-pickle":
+            from humanpose.checkpoints.openpose_pickle import read_openpose_pickle
+
+            return read_openpose_pickle(file)
+        case _:
+            from humanpose.checkpoints.hrnet import read_pth
+
+            return {**read_pth(file)}
+
+
+def _sha(file: Path, sha256: Any) -> str:
+    """Of the file, or of a checkpoint's index where `file` is only the common beginning."""
+    index = file.with_name(f"{file.name}.index")
+    return str(sha256(index if not file.is_file() and index.is_file() else file))
+
+
+def _print(found: Import) -> None:
+    from humanpose.checkpoints.openpose_pickle import printable
+
+    for title, names in (
+        ("mapped", found.mapped),
+        ("missing", found.missing),
+        ("left over", found.left_over),
+        ("refused", found.refused),
+    ):
+        shown = [printable(name, 200) for name in names[:_NAMES_SHOWN]]
+        more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+        between = "; " if title == "refused" else ", "
+        typer.echo(f"{title:>9} {len(names):5}  {between.join(shown)}{more}".rstrip())
+
+
+def _refuse_mismatch(file: Path, net: str, found: Import, *, backbone: bool) -> None:
+    """Raises InputError unless the file fits `net`."""
+    if found.refused:
+        raise InputError(f"{file} does not fit {net}: {found.refused[0]}; see --joints, --stages")
+    if not found.mapped:
+        raise InputError(f"{file} holds nothing for {net}; is it of another kind or network?")
+    if found.missing and not backbone:
+        raise InputError(
+            f"{file} lacks {len(found.missing)} tensors of {net} ({found.missing[0]} ...); "
+            "give --backbone to start them at random"
+        )
+
+
+# ------------------------------------------------------------------------------------ ModelSpec
+
+
+def _spec(
+    name: str, net: str, options: dict[str, Any], made: nn.Module, *, psycharo: bool
+) -> ModelSpec:
+    """How `made` wants its pixels and gives its maps, as its authors had it (SYSTEMS 1.2, 6.3)."""
+    from humanpose.nets.cpm import CPM
+
+    if isinstance(made, CPM):
+        return _cpm_spec(name, net, options, made, psycharo=psycharo)
+    from humanpose.spec import ModelSpec
+
+    joints = options.setdefault("joints", 16 if net.startswith("hourglass") else 17)
+    hourglass = net.startswith("hourglass")
+    return ModelSpec(
+        name,
+        task="pose",
+        net=net,
+        options=options,
+        skeleton=_skeleton(net, joints),
+        input=(192, 256) if joints == 17 and not hourglass else (256, 256),
+        multiple_of=64 if hourglass else 32,
+        channels="bgr" if net.startswith("resnet") else "rgb",
+        mean=_HOURGLASS_MEAN if hourglass else _IMAGENET_MEAN,
+        std=(255, 255, 255) if hourglass else _IMAGENET_STD,
+        pad=(0, 0, 0),
+        context=1.25,
+        stride=4,
+        grid="corner",
+        decode="quarter",
+        licences={"weights": "those of the imported file"},
+    )
+
+
+def _cpm_spec(
+    name: str, net: str, options: dict[str, Any], made: Any, *, psycharo: bool
+) -> ModelSpec:
+    from humanpose.spec import ModelSpec
+
+    variant = made.variant
+    person = net == "cpm-person"
+    joints = options.setdefault("joints", variant.joints)
+    side = 128 if net == "cpm-hand-s4" else 368
+    if not made.ceil and variant.own_trunk:
+        side = 376  # what gives Caffe's grid of 46 with TensorFlow's pooling
+    return ModelSpec(
+        name,
+        task="person" if person else "hand" if net.startswith("cpm-hand") else "pose",
+        net=net,
+        options=options,
+        # Of a person net's skeleton only the name matters.
+        skeleton=CPM14 if person else _skeleton(net, joints),
+        input=(656, 368) if person else (side, side),
+        multiple_of=8,
+        channels="rgb" if psycharo else "bgr",
+        mean=(127.5, 127.5, 127.5) if psycharo else (128, 128, 128),
+        std=(255, 255, 255) if psycharo else (256, 256, 256),
+        pad=(128, 128, 128),
+        crop="picture-height" if person else "box",
+        context=1.25,
+        stride=variant.stride,
+        grid="centre",
+        background=variant.background,
+        decode="peaks" if person else "argmax",
+        licences={"weights": "those of the imported file"},
+    )
+
+
+def _skeleton(net: str, joints: int) -> Skeleton:
+    if joints not in _BY_JOINTS:
+        known = ", ".join(f"{n} ({s.name})" for n, s in sorted(_BY_JOINTS.items()))
+        raise InputError(f"{net}: no skeleton of {joints} joints is known; there are: {known}")
+    return _BY_JOINTS[joints]
