@@ -323,7 +323,13 @@ def test_ctrl_c_ends_at_once_and_leaves_only_what_is_readable(data, tmp_path):
     video = data / "videos" / "walkers.mp4"
     command = [sys.executable, "-m", "humanpose.apps.cli", "predict", str(video)]
     command += ["--save", "jsonl,json,video", "-o", str(tmp_path), "-q"]
-    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background job, as CI may be, ignores the signal and hands that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     part = tmp_path / "walkers.jsonl.part"
     end = time.monotonic() + 60
     while not (part.exists() and part.read_bytes().count(b"\n") > 30):

@@ -6,7 +6,7 @@ import pytest
 from scipy.io import savemat
 
 from humanpose.data.readers import read
-from humanpose.errors import FormatError, InputError
+from humanpose.errors import FormatError, InputError, MissingExtraError
 from humanpose.skeleton import COCO17, LSP14
 
 
@@ -127,3 +127,10 @@ def test_real_sets_have_the_documented_size_and_split(data):
     assert len(coco) == 8470 and sum(s.split == "validation" for s in coco) == 765
     assert len({s.picture for s in coco}) == 3193
     assert all(s.picture.exists() for s in lspet[::500] + coco[::500])
+
+
+def test_without_scipy_the_extra_is_named(tmp_path, monkeypatch):
+    write_lspet(tmp_path)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"scipy is not installed.*humanpose\[data\]"):
+        read("lspet", tmp_path)

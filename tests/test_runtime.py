@@ -13,9 +13,10 @@ from humanpose.apps.export import compare, export
 from humanpose.checkpoints.store import load_net, save_weights
 from humanpose.errors import DeviceError, FormatError, InputError
 from humanpose.infer import runtime
+from humanpose.infer.estimator import Estimator
 from humanpose.infer.runtime import Settings
 from humanpose.nets.torch_runtime import TorchRuntime
-from humanpose.skeleton import BODY19
+from humanpose.skeleton import BODY19, CPM14
 from humanpose.spec import ModelSpec
 
 POSE = ModelSpec("small", "pose", "lite", {"joints": 5}, BODY19, (64, 96), data=("nothing",))
@@ -64,6 +65,28 @@ def test_backends_agree_with_torch_at_any_batch(files, name, backend):
         report = compare(reference, loaded, spec, crops(spec, n))
         assert report.largest_value < TOLERANCE
         assert name == "person" or report.largest_pixel < 0.05
+
+
+def test_cpm_runs_exported_with_its_centre_map_inside_at_any_batch(tmp_path):
+    spec = ModelSpec(
+        "c", "pose", "cpm-vgg", {"stages": 2}, CPM14, (64, 96), multiple_of=8, channels="bgr",
+        mean=(128.0,) * 3, std=(256.0,) * 3, stride=8, background=True, decode="argmax",
+    )  # fmt: skip
+    torch.manual_seed(0)
+    net = nets.create("cpm-vgg", stages=2)
+    for part in net.modules():
+        if isinstance(part, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(part.weight)
+    weights, path = tmp_path / "c.safetensors", tmp_path / "c.onnx"
+    save_weights(weights, {n: p.half().float() for n, p in net.state_dict().items()}, spec)
+    export(weights, path)
+    reference = TorchRuntime(load_net(weights)[0], spec)
+    for backend in ("openvino", "onnxruntime"):
+        loaded, _ = runtime.load(path, Settings(backend, "float32", cache=""))
+        for n in (1, 3):
+            assert compare(reference, loaded, spec, crops(spec, n)).largest_value < TOLERANCE
+    people = Estimator(loaded, spec).estimate(crops(spec, 1)[0], np.array([[5, 5, 40, 60]], "f4"))
+    assert people[0].joints.shape == (14, 2)  # the background map is no joint
 
 
 @pytest.mark.parametrize("place", ["backbone.stem", "backbone.blocks.9.project", "pyramid", "maps"])

@@ -157,7 +157,7 @@ def compare(
         for name in ours
     )
     label = f"{other.name} {other.precision}"
-    if spec.task == "person":
+    if spec.decode == "boxes":
         score = float(np.abs(ours["centre"] - theirs["centre"]).max())
         return Parity(label, value, float("nan"), score)
     cells, scores = heatmap.decode(ours["maps"], spec.decode)

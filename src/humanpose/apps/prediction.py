@@ -87,7 +87,8 @@ class Outcome:
             rate = self.frames / max(self.seconds, 1e-9)
             parts.append(f"{self.frames} frames ({rate:.1f} frames/s)")
         done = " and ".join(parts) or "nothing"
-        return f"{done} done, {self.people} people; results in {self.folder}/"
+        people = f"{self.people} {'person' if self.people == 1 else 'people'}"
+        return f"{done} done, {people}; results in {self.folder}/"
 
 
 def plan(

@@ -30,6 +30,8 @@ class Detector:
     ) -> None:
         if spec.task != "person":
             raise InputError(f"model {spec.name!r} finds joints, not people")
+        if spec.decode != "boxes":
+            raise InputError(f"model {spec.name!r} gives {spec.decode} of people, not their boxes")
         self.runtime = runtime
         self.spec = spec
         self.threshold = spec.threshold if threshold is None else threshold

@@ -181,10 +181,11 @@ class CPM(nn.Module):
 
     def outputs(self, image: Tensor) -> dict[str, Tensor]:
         """What the exported graph returns: `maps` of the last stage, the centre map built in."""
-        height, width = image.shape[2:]
+        height, width = (int(side) for side in image.shape[2:])
         centre = None
         if "centre" in self.variant.order:
-            centre = centre_map(width, height).to(image).expand(len(image), 1, height, width)
+            # `shape[0]`, not `len`: the exported graph takes any batch.
+            centre = centre_map(width, height).to(image).expand(image.shape[0], 1, height, width)
         return {"maps": self(image, centre)[-1]}
 
     def _reduction(self, stage: int) -> str:

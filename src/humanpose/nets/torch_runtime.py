@@ -40,8 +40,8 @@ class Deployed(nn.Module):
 
 
 def output_names(spec: ModelSpec) -> tuple[str, ...]:
-    """Names of the exported outputs of a task, in order."""
-    return ("centre", "size", "offset") if spec.task == "person" else ("maps",)
+    """Names of the exported outputs, in order: a detector of boxes has three."""
+    return ("centre", "size", "offset") if spec.decode == "boxes" else ("maps",)
 
 
 class TorchRuntime:

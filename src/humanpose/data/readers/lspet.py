@@ -5,12 +5,13 @@ Source: Johnson & Everingham, CVPR 2011; the third row is 1 where a joint was an
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
 
 from humanpose import untrusted
-from humanpose.errors import FormatError, InputError
+from humanpose.errors import FormatError, InputError, MissingExtraError
 from humanpose.geometry import box_of_joints
 from humanpose.skeleton import LSP14
 from humanpose.types import Sample
@@ -36,7 +37,10 @@ def read_lspet(folder: Path) -> list[Sample]:
     Raises:
         InputError: if `joints.mat` or `images/` is not there.
         FormatError: if `joints.mat` is damaged or of another shape.
+        MissingExtraError: if SciPy, which reads it, is not installed.
     """
+    if importlib.util.find_spec("scipy") is None:
+        raise MissingExtraError("scipy", "data")
     pictures = folder / "images"
     if not pictures.is_dir():
         raise InputError(f"{folder}: no folder images/ in it; is this LSPET?")
