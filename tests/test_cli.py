@@ -7,6 +7,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from fractions import Fraction
@@ -341,3 +342,24 @@ def test_ctrl_c_ends_at_once_and_leaves_only_what_is_readable(data, tmp_path):
     assert {p.suffix for p in tmp_path.iterdir()} == {".part"}
     _, frames = read_records(part)
     assert len(list(frames)) >= 30
+
+
+def test_a_full_disk_in_the_middle_of_a_video_is_one_line_and_no_thread_is_left(
+    cli, video, tmp_path, monkeypatch
+):
+    from humanpose.errors import OutputError
+    from humanpose.media.sinks.video import VideoSink
+
+    written = []
+
+    def write(self, frame):
+        written.append(frame.index)
+        if len(written) == 5:
+            raise OutputError("walk.mp4: no space left on the disk")
+
+    monkeypatch.setattr(VideoSink, "write", write)
+    code, _, err = cli("predict", video, "-o", tmp_path / "out", "-q")
+    assert code == 74
+    assert err.strip() == "error: walk.mp4: no space left on the disk"
+    assert not [t.name for t in threading.enumerate() if t.name in ("reader", "worker")]
+    assert not [p for p in (tmp_path / "out").iterdir() if p.suffix != ".part"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -159,17 +159,22 @@ class _NothingDone(Exception):
 def _run_pictures(job: Job, estimator: PoseEstimator, outcome: Outcome, progress: Progress) -> None:
     task = progress.add_task("pictures", total=len(job.items))
 
-    def work(item: Item) -> tuple[Item, Frame | InputError]:
+    def load(item: Item) -> tuple[Item, Frame | InputError]:
         try:
             name = (item.output.parent / item.path.name).as_posix()
-            return item, estimator.process(Frame(load_image(item.path), name=name))
+            return item, Frame(load_image(item.path), name=name)
         except InputError as error:
             return item, error
 
+    def estimate(loaded: tuple[Item, Frame | InputError]) -> tuple[Item, Frame | InputError]:
+        item, frame = loaded
+        return item, estimator.process(frame) if isinstance(frame, Frame) else frame
+
     with suppress(_NothingDone), ExitStack() as stack:
         records = _records(job, estimator, stack)
+        done = stack.enter_context(closing(overlapped(map(load, job.items), estimate)))
         before = outcome.pictures
-        for item, frame in overlapped(job.items, work):
+        for item, frame in done:
             progress.advance(task)
             if isinstance(frame, InputError):
                 outcome.problems.append(f"skipped: {frame}")
@@ -211,7 +216,8 @@ def _run_video(job: Job, estimator: PoseEstimator, outcome: Outcome, progress: P
             stack.callback(lambda: outcome.problems.extend(drawn.problems))
             sinks.append(stack.enter_context(drawn))
             outcome.drawn.append(path)
-        for frame in overlapped(video, estimator.process):
+        # Closed before the video is, also on an error: its thread must not read a closed file.
+        for frame in stack.enter_context(closing(overlapped(video, estimator.process))):
             for sink in sinks:
                 sink.write(frame)
             outcome.frames += 1
