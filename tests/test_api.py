@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 import humanpose
 from humanpose import PoseEstimator
 from humanpose.errors import InputError
+from humanpose.infer.estimator import Estimator
 
 
 @pytest.fixture(scope="module")
@@ -153,3 +155,23 @@ def test_the_weights_are_small_and_described():
         card = Path(path).with_suffix(".md").read_text()
         for value in spec.scores.values():
             assert f"{100 * value:.1f}" in card or f"{value:.3f}" in card
+
+
+def test_with_the_flip_test_a_mirrored_picture_gives_mirrored_joints(estimator, photo):
+    """With box centres on the crop's middle column both pictures send the same two crops."""
+    rgb = np.asarray(Image.open(photo).convert("RGB"))
+    width = rgb.shape[1]
+    box = np.array([[20, 10, 90, 120]], np.float32)
+    other = box.copy()
+    other[:, 0] = (width - 1) - (box[:, 0] + box[:, 2])
+    spec = replace(estimator._estimator.spec, crop_centre="(w-1)/2")
+    apart = {}
+    for flip in (True, False):
+        poser = Estimator(estimator._estimator.runtime, spec, flip=flip)
+        (person,) = poser.estimate(rgb, box)
+        (mirror,) = poser.estimate(np.ascontiguousarray(rgb[:, ::-1]), other)
+        back = mirror.joints[estimator.skeleton.flip_index]
+        back[:, 0] = (width - 1) - back[:, 0]
+        apart[flip] = np.abs(back - person.joints)[person.scores > 0.3].max()
+    assert apart[True] < 0.02 < apart[False]
+    assert PoseEstimator(flip=True, cache="")._estimator.flip

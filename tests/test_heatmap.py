@@ -83,3 +83,12 @@ def test_grid_says_where_cell_zero_lies(grid, first):
 def test_unknown_rule_is_named():
     with pytest.raises(ValueError, match="'soft' is not one of"):
         heatmap.decode(np.zeros((1, 5, 5), np.float32), "soft")
+
+
+@pytest.mark.parametrize(("grid", "axis"), [("corner", 94.0), ("centre", 95.5)])
+def test_mirror_axis_maps_the_grid_onto_itself(grid, axis):
+    """48 cells at stride 4 in a crop of 192: "centre" mirrors about the crop's middle."""
+    assert heatmap.mirror_axis(48, 4, grid) == axis
+    cells = np.stack([np.arange(48), np.zeros(48)], -1).astype(np.float32)
+    x = heatmap.to_pixels(cells, 4, grid)[:, 0]
+    assert np.allclose(2 * axis - x, x[::-1])

@@ -40,6 +40,7 @@ class PoseEstimator:
         threads: of one network call; None = all physical cores.
         cache: folder of compiled models; None = the user's cache folder, "" = none.
         person_score: least score of a detected person; None = the detector's own.
+        flip: average with the mirrored crop: more accurate, twice the time.
         max_people: keep at most this many people of a picture, best first.
 
     Raises:
@@ -58,10 +59,11 @@ class PoseEstimator:
         cache: str | None = None,
         person_score: float | None = None,
         max_people: int | None = None,
+        flip: bool = False,
     ) -> None:
         settings = _settings(runtime, precision, device, threads, cache)
         self._models: list[dict[str, Any]] = []
-        self._estimator = Estimator(*self._load(model, settings))
+        self._estimator = Estimator(*self._load(model, settings), flip=flip)
         self._detector = None
         if person is not None:
             self._detector = Detector(*self._load(person, settings), threshold=person_score)

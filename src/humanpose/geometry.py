@@ -104,6 +104,12 @@ def altered(
     return Crop(compose(alter, crop.matrix), crop.size)
 
 
+def mirrored(crop: Crop, axis: float) -> Crop:
+    """`crop` with left and right exchanged about the crop pixel column `axis`."""
+    mirror = np.array([[-1.0, 0.0, 2 * axis], [0.0, 1.0, 0.0]])
+    return Crop(compose(mirror, crop.matrix), crop.size)
+
+
 def iou(a: F32, b: F32) -> F32:
     """(N, M) intersection over union of boxes a (N, 4) and b (M, 4); 0 where both are empty."""
     inside = overlap(a, b)

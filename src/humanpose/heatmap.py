@@ -28,6 +28,15 @@ def to_pixels(cells: F32, stride: int, grid: str) -> F32:
     return np.asarray(cells * stride + _grid_shift(stride, grid), np.float32)
 
 
+def mirror_axis(cells: int, stride: int, grid: str) -> float:
+    """Crop pixel column about which a mirror maps a grid of so many cells onto itself.
+
+    For "corner" it is not the crop's middle: mirroring there would need a shift by one cell of
+    the maps, which HRNet's flip test makes.
+    """
+    return (cells - 1) / 2 * stride + _grid_shift(stride, grid)
+
+
 def encode(cells: F32, shape: tuple[int, int], *, sigma: float) -> F32:
     """Gaussian target maps with peak 1 at the exact, not the rounded, position.
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from humanpose import heatmap
 from humanpose.errors import InputError
-from humanpose.geometry import crop_of_box
+from humanpose.geometry import crop_of_box, mirrored
 from humanpose.infer.runtime import Runtime
 from humanpose.spec import ModelSpec
 from humanpose.types import F32, U8, Crop, Person
@@ -21,13 +21,15 @@ class Estimator:
     Args:
         runtime: the pose network.
         spec: its description.
+        flip: average the maps with those of the mirrored crop (twice the time).
     """
 
-    def __init__(self, runtime: Runtime, spec: ModelSpec) -> None:
+    def __init__(self, runtime: Runtime, spec: ModelSpec, *, flip: bool = False) -> None:
         if spec.task == "person":
             raise InputError(f"model {spec.name!r} finds people, not joints")
         self.runtime = runtime
         self.spec = spec
+        self.flip = flip
 
     def estimate(self, image: U8, boxes: F32, box_scores: F32 | None = None) -> tuple[Person, ...]:
         """One Person per box, in the order of `boxes`.
@@ -54,13 +56,28 @@ class Estimator:
             crop_of_box(box, spec.input, context=spec.context, centre=spec.crop_centre)
             for box in boxes
         ]
-        inputs = np.stack([crop.cut(image, spec.pad) for crop in crops])
-        maps = self.runtime.run(inputs)["maps"]
+        maps = self._maps(image, crops)
         joints, scores = read_maps(maps, crops, spec)
         return [
             Person(joints[i], scores[i], boxes[i], float(sure[i]), skeleton=spec.skeleton)
             for i in range(len(boxes))
         ]
+
+    def _maps(self, image: U8, crops: list[Crop]) -> F32:
+        """Maps (N, J, h, w) of the crops, background last if the net has it."""
+        spec = self.spec
+        both = list(crops)
+        if self.flip:
+            axis = heatmap.mirror_axis(spec.input[0] // spec.stride, spec.stride, spec.grid)
+            both += [mirrored(crop, axis) for crop in crops]
+        maps = self.runtime.run(np.stack([crop.cut(image, spec.pad) for crop in both]))["maps"]
+        if not self.flip:
+            return maps
+        index = spec.skeleton.flip_index
+        if spec.background:
+            index = np.append(index, len(index))
+        back = maps[len(crops) :, index, :, ::-1]
+        return np.asarray((maps[: len(crops)] + back) / 2, np.float32)
 
 
 def read_maps(maps: F32, crops: list[Crop], spec: ModelSpec) -> tuple[F32, F32]:

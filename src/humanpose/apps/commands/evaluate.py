@@ -46,6 +46,9 @@ def evaluate(
             min=0, max=1, help="Person networks: least score; the model's own if not given."
         ),
     ] = None,
+    flip: Annotated[
+        bool, typer.Option("--flip", help="Flip test: average with the mirrored crop.")
+    ] = False,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="DIR", help="Write the scores to DIR/scores.json."),
@@ -61,16 +64,18 @@ def evaluate(
 
     sets = {name: part_of(read(name, path), split, name) for name, path in map(data_path, data)}
     loaded, spec, _ = load_model(weights, Settings(runtime, precision))
-    typer.echo(f"{spec.name} ({loaded.name}, {loaded.precision})")
+    test = ", flip test" if flip else ""
+    typer.echo(f"{spec.name} ({loaded.name}, {loaded.precision}{test})")
     report: dict[str, dict[str, object]] = {}
     for name, samples in sets.items():
-        scores = _scores(loaded, spec, samples, read_marks(marks), threshold, quiet)
+        scores = _scores(loaded, spec, samples, read_marks(marks), threshold, flip, quiet)
         report[name] = {score.rule: _print(name, split, score) for score in scores}
     if output is not None:
         content = {
             "model": spec.name,
             "runtime": loaded.name,
             "precision": loaded.precision,
+            "flip test": flip,
             "split": split,
             "scores": report,
         }
@@ -84,6 +89,7 @@ def _scores(
     samples: list[Sample],
     marks: dict[str, list[list[float]]],
     threshold: float | None,
+    flip: bool,
     quiet: bool,
 ) -> list[Score]:
     from humanpose.apps import scoring
@@ -100,7 +106,7 @@ def _scores(
         pictures = pictures_of(samples, marks)
         detector = Detector(loaded, spec, threshold=threshold)  # type: ignore[arg-type]
         return scoring.person_scores(detector, pictures, progress=progress)
-    return scoring.pose_scores(Estimator(loaded, spec), samples, progress=progress)  # type: ignore[arg-type]
+    return scoring.pose_scores(Estimator(loaded, spec, flip=flip), samples, progress=progress)  # type: ignore[arg-type]
 
 
 def _print(name: str, split: str, score: Score) -> object:

@@ -56,6 +56,9 @@ def predict(
         int | None,
         typer.Option(min=1, help="Keep at most this many people of a picture, best first."),
     ] = None,
+    flip: Annotated[
+        bool, typer.Option("--flip", help="Average with the mirrored crop: better, twice the time.")
+    ] = False,
     cache: Annotated[
         str | None, typer.Option(metavar="DIR", help="Folder of compiled models; '' turns it off.")
     ] = None,
@@ -83,6 +86,7 @@ def predict(
         cache=cache,
         person_score=person_score,
         max_people=max_people,
+        flip=flip,
     )
     outcome = prediction.run(jobs, estimator, quiet=quiet)
     if not quiet:
