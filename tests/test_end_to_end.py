@@ -41,7 +41,7 @@ def test_train_evaluate_export_predict(cli, tiny_coco, tmp_path, name):
     changes = ["start=null", "samples=8", "batch=4", "workers=0", "precision=32-true"]
     changes += ["warmup=1", "input=[96, 128]"] if name == "lite" else ["input=[128, 128]"]
     if name == "person":
-        changes += ["marks=null", "batch=2", "samples=4"]
+        changes += ["marks=gone.json", "batch=2", "samples=4"]
     sets = [part for change in changes for part in ("--set", change)]
     code, said, err = cli(
         "train", ROOT / "recipes" / f"{name}.yaml", "--data", data, "-o", run, *sets
@@ -49,6 +49,7 @@ def test_train_evaluate_export_predict(cli, tiny_coco, tmp_path, name):
     assert code == 0, err
     best = run / "best.safetensors"
     items = 11 if name == "lite" else 33  # its recipe repeats COCO three times
+    assert ("warning: no gone.json: people whom nobody annotated" in said) == (name == "person")
     assert f"{items} training items; 2 steps" in said and f"best weights: {best}" in said
 
     code, said, err = cli(

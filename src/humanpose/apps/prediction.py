@@ -245,12 +245,13 @@ def _progress(quiet: bool) -> Progress:
 
             return Text("" if task.speed is None else f"{task.speed:.1f} frames/s")
 
+    console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         Rate(""),
-        console=Console(stderr=True),
-        disable=quiet,
+        console=console,
+        disable=quiet or not console.is_terminal,  # a log needs the summary, not the bar
         transient=True,
     )

@@ -48,7 +48,14 @@ def train(recipe: Recipe, folder: Path, *, resume: bool, show: Callable[[str], N
     training = {name: [s for s in sets[name] if s.split == "train"] for name in sets}
     if not any(training.values()):
         raise InputError("the data sets of the recipe have no training part")
-    marks = read_marks(recipe.marks)
+    marks: Marks = {}
+    if recipe.marks and not resolved(recipe.marks).exists():
+        show(
+            f"warning: no {recipe.marks}: people whom nobody annotated count as background "
+            "(recipes/mark_people.py makes it)"
+        )
+    else:
+        marks = read_marks(recipe.marks)
     dataset: PoseDataset | PersonDataset
     if recipe.task == "pose":
         people = repeated(training, recipe)
