@@ -11,7 +11,6 @@ HumanPoseError                 70  something of ours went wrong
 A message is one line, names the file, and says what to do.
 """
 
-EXIT_OK = 0
 EXIT_USAGE = 2
 EXIT_SKIPPED = 3  # done, but some inputs had to be left out
 EXIT_INTERNAL = 70
@@ -58,3 +57,8 @@ class MissingExtraError(HumanPoseError):
 
     def __init__(self, module: str, extra: str) -> None:
         super().__init__(f"{module} is not installed; run: pip install 'humanpose[{extra}]'")
+
+
+def printable(text: str, length: int = 80) -> str:
+    """The beginning of a foreign text, fit for one line of a message."""
+    return "".join(c if c.isprintable() else "?" for c in text[:length])

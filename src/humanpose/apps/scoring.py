@@ -58,8 +58,8 @@ def person_scores(
 ) -> list[Score]:
     """Recall at the detector's threshold, and AP over all its scores, people above 64 px tall."""
     every, sure = [], []
+    lowest = Detector(detector.runtime, detector.spec, threshold=0.02)
     for picture in progress(pictures):
-        lowest = Detector(detector.runtime, detector.spec, threshold=0.02)
         boxes, scores = lowest.detect(load_image(picture.picture))
         counted = picture.boxes[:, 3] > _TALL
         every.append(Picture(boxes, scores, picture.boxes, counted, picture.ignore))

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from humanpose.checkpoints.openpose_pickle import globals_of, printable
-from humanpose.errors import FormatError, LimitError
+from humanpose.checkpoints.openpose_pickle import globals_of
+from humanpose.errors import FormatError, LimitError, printable
 from humanpose.files import file_size, read_limited
 
 _LIMIT_BYTES = 2 << 30

@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from humanpose.checkpoints.openpose_pickle import printable
-from humanpose.errors import InputError
+from humanpose.errors import InputError, printable
 
 # Kind of file -> nets that it can hold, as beginnings of their names.
 KINDS: dict[str, tuple[str, ...]] = {

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from humanpose.errors import FormatError
+from humanpose.errors import FormatError, printable
 from humanpose.files import file_size, read_limited
 from humanpose.untrusted import Arrays, parse
 
@@ -113,11 +113,6 @@ def globals_of(content: bytes, *, pickles: int = 1) -> Iterator[str]:
     file = BytesIO(content)
     for _ in range(pickles):
         yield from _globals_of_next(file)
-
-
-def printable(text: str, length: int = 80) -> str:
-    """The beginning of a foreign text, fit for one line of a message."""
-    return "".join(c if c.isprintable() else "?" for c in text[:length])
 
 
 def _globals_of_next(file: BytesIO) -> Iterator[str]:

@@ -38,11 +38,10 @@ def export(
         from humanpose.apps import export as exporting
     except ImportError as error:
         raise MissingExtraError(error.name or "torch", "train") from error
-    from humanpose.errors import OutputError
+    from humanpose.files import prepare_output
 
     output = output or weights.with_suffix(".onnx")
-    if output.exists() and not force:
-        raise OutputError(f"{output} exists; add --force to replace it")
+    prepare_output(output, force=force)
     crops = _crops(weights, check) if check else None
     reports = exporting.export(weights, output, crops)
     on = f"{len(crops)} pictures" if crops is not None else "noise"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from humanpose.errors import InputError, MissingExtraError
+from humanpose.errors import InputError, MissingExtraError, printable
 from humanpose.skeleton import COCO17, CPM14, FLIC9, HAND21, MPII16, Skeleton
 
 if TYPE_CHECKING:
@@ -123,8 +123,6 @@ def _sha(file: Path, sha256: Any) -> str:
 
 
 def _print(found: Import) -> None:
-    from humanpose.checkpoints.openpose_pickle import printable
-
     for title, names in (
         ("mapped", found.mapped),
         ("missing", found.missing),
@@ -156,7 +154,7 @@ def _refuse_mismatch(file: Path, net: str, found: Import, *, backbone: bool) -> 
 def _spec(
     name: str, net: str, options: dict[str, Any], made: nn.Module, *, psycharo: bool
 ) -> ModelSpec:
-    """How `made` wants its pixels and gives its maps, as its authors had it (SYSTEMS 1.2, 6.3)."""
+    """How `made` wants its pixels and gives its maps, as its authors had it."""
     from humanpose.nets.cpm import CPM
 
     if isinstance(made, CPM):
