@@ -117,7 +117,7 @@ def test_coco_without_or_with_two_files_asks_for_one(tmp_path):
 
 
 def test_unknown_set_is_named(tmp_path):
-    with pytest.raises(InputError, match="unknown data set 'mnist'; there are: coco, lspet"):
+    with pytest.raises(InputError, match="unknown data set 'mnist'; there are: coco, flic, "):
         read("mnist", tmp_path)
 
 

@@ -42,8 +42,7 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
         with open(part, mode.replace("w", "x"), **text) as file:
             yield file
             sync(file)
-        os.replace(part, path)
-        _sync_folder(path.parent)
+        publish(part, path)
     except OSError as error:
         # An error that names another file comes from what the block reads, not from us.
         if error.errno is not None and error.filename in (None, str(part), str(path)):
@@ -94,11 +93,15 @@ def sync(file: IO[Any]) -> None:
     os.fsync(file.fileno())
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable; only POSIX can, and some network file systems cannot."""
+def publish(part: Path, path: Path) -> None:
+    """Rename a complete, synced `part` to `path` beside it, and make that durable.
+
+    Only POSIX can sync a folder, and some network file systems cannot.
+    """
+    os.replace(part, path)
     if os.name == "posix":
         with suppress(OSError):
-            handle = os.open(folder, os.O_RDONLY)
+            handle = os.open(path.parent, os.O_RDONLY)
             try:
                 os.fsync(handle)
             finally:

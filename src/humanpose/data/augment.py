@@ -7,12 +7,12 @@ count, resume and ranks cannot change the data.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import cv2
 import numpy as np
 
-from humanpose.geometry import altered
+from humanpose.geometry import altered, mirrored
 from humanpose.types import U8, Crop
 
 
@@ -21,9 +21,13 @@ class Augmentation:
     """Strengths; zero or one (for scales) turns a part off.
 
     Attributes:
-        scale: (least, largest) zoom, drawn log-uniformly.
-        rotation: largest turn in degrees; drawn from a triangle, so that upright stays common.
-        rotation_chance: share of samples that are turned at all.
+        rule: how scale, rotation, flip and half-body are drawn and in which order they are made:
+            "own"; "hrnet" (Sun et al. 2019, SimpleBaseline too); "cpm" (Wei et al. 2016).
+        scale: (least, largest) zoom. own: log-uniform; cpm: uniform; hrnet: growth of the *box*,
+            normal about 1 with the deviation that the largest is above 1, clipped to both.
+        rotation: degrees. own: largest, drawn from a triangle, so that upright stays common;
+            cpm: largest, uniform; hrnet: deviation of a normal, clipped at its double.
+        rotation_chance: share of samples that are turned at all (cpm turns all).
         shift: largest movement as a share of the crop.
         flip: chance of a mirror image.
         half_body: chance of a crop around the upper or the lower body alone.
@@ -35,6 +39,7 @@ class Augmentation:
     # Recipes are checked by pydantic: a misspelt strength must not be passed over.
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
+    rule: Literal["own", "hrnet", "cpm"] = "own"
     scale: tuple[float, float] = (1.0, 1.0)
     rotation: float = 0.0
     rotation_chance: float = 0.6
@@ -53,6 +58,10 @@ def generator(seed: int, epoch: int, sample: int) -> np.random.Generator:
 
 def random_crop(crop: Crop, rules: Augmentation, rng: np.random.Generator) -> tuple[Crop, bool]:
     """`crop` zoomed, turned, moved and mirrored at random, and whether it was mirrored."""
+    return {"own": _own, "hrnet": _hrnet, "cpm": _cpm}[rules.rule](crop, rules, rng)
+
+
+def _own(crop: Crop, rules: Augmentation, rng: np.random.Generator) -> tuple[Crop, bool]:
     low, high = np.log(rules.scale[0]), np.log(rules.scale[1])
     flip = bool(rng.random() < rules.flip)
     turn = 0.0
@@ -61,6 +70,30 @@ def random_crop(crop: Crop, rules: Augmentation, rng: np.random.Generator) -> tu
     shift = (rng.uniform(-rules.shift, rules.shift), rng.uniform(-rules.shift, rules.shift))
     zoom = float(np.exp(rng.uniform(low, high)))
     return altered(crop, scale=zoom, rotation=turn, shift=shift, flip=flip), flip
+
+
+def _hrnet(crop: Crop, rules: Augmentation, rng: np.random.Generator) -> tuple[Crop, bool]:
+    """`JointsDataset.__getitem__` of the official repository: mirrored first, about the box."""
+    low, high = rules.scale
+    growth = float(np.clip(1 + (high - 1) * rng.standard_normal(), low, high))
+    most = 2 * rules.rotation
+    turn = float(np.clip(rules.rotation * rng.standard_normal(), -most, most))
+    if rng.random() > rules.rotation_chance:
+        turn = 0.0
+    flip = bool(rng.random() < rules.flip)
+    if flip:
+        crop = mirrored(crop, crop.size[0] / 2)
+    return altered(crop, scale=1 / growth, rotation=turn, centre="w/2"), flip
+
+
+def _cpm(crop: Crop, rules: Augmentation, rng: np.random.Generator) -> tuple[Crop, bool]:
+    """`CPMDataTransformer` of the release: scale, rotate, crop about the person, mirror last."""
+    zoom = float(rng.uniform(*rules.scale))
+    turn = float(rng.uniform(-rules.rotation, rules.rotation))
+    shift = (rng.uniform(-rules.shift, rules.shift), rng.uniform(-rules.shift, rules.shift))
+    flip = bool(rng.random() < rules.flip)
+    crop = altered(crop, scale=zoom, rotation=turn, shift=shift, centre="w/2")
+    return (mirrored(crop, (crop.size[0] - 1) / 2) if flip else crop), flip
 
 
 def random_pixels(image: U8, rules: Augmentation, rng: np.random.Generator) -> U8:

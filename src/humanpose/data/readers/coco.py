@@ -1,52 +1,105 @@
-"""COCO keypoints: `person_keypoints*.json` (or `annotations/`) and the pictures beside it."""
+"""COCO keypoints: `person_keypoints*.json` (or `annotations/`) and the pictures beside it.
+
+Also one's own files of that form: other keypoint names in `categories` make another skeleton.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from humanpose.data.readers.common import AREA_SHARE, joint_box, picture_path, plausible, split_of
 from humanpose.errors import FormatError, InputError, LimitError
-from humanpose.skeleton import COCO17
+from humanpose.skeleton import COCO17, Skeleton
 from humanpose.types import Sample
 
 _MAX_BYTES = 1 << 30
-# This project's split: by image id, so that anyone can draw it again.
+# This project's split of a single file: by image id, so that anyone can draw it again.
 _VALIDATION_DIVISOR = 11
 
 
 def read_coco(path: Path) -> list[Sample]:
-    """Samples of a COCO keypoints file, or of the folder that holds it.
+    """Samples of a COCO keypoints file, or of the folder that holds such files.
 
-    Crowds and persons without keypoints are left out. Images whose id is divisible by 11 are
-    the validation part here.
+    Crowds and persons without keypoints are left out. The split is what the file's name says
+    (train, val or test in it, as in `person_keypoints_val2017.json`); in a file of another name,
+    images whose id is divisible by 11 are the validation part.
 
     Args:
-        path: `person_keypoints*.json`, or a folder with exactly one of it (in itself or in
-            `annotations/`); pictures in `images/` or beside the file.
+        path: a keypoints file, or a folder with `person_keypoints*.json` in itself or in
+            `annotations/`: one, or several whose names say their split. Pictures lie in `images/`,
+            in `train2017/`, `val2017/` (as the file is called; also inside `images/`), or beside
+            the file.
 
     Raises:
-        InputError: if there is no such file, or several.
+        InputError: if there is no such file, or several that do not say their split.
         FormatError: if it is not COCO keypoints, naming the annotation at fault.
     """
-    file = _annotation_file(path)
-    content = _load_json(file)
+    files = annotation_files(path)
+    samples = [sample for file in files for sample in _read_file(file)]
+    if len({sample.skeleton for sample in samples}) > 1:
+        raise FormatError(f"{path}: its files have different keypoints; name one of them")
+    return samples
+
+
+def annotation_files(path: Path) -> list[Path]:
+    """The keypoints files that `read_coco` reads at `path`; InputError if there are none."""
+    if not path.is_dir():
+        return [path]
+    found = sorted(
+        file
+        for folder in (path, path / "annotations")
+        for file in folder.glob("person_keypoints*.json")
+    )
+    if not found:
+        raise InputError(f"{path}: no person_keypoints*.json in it; name the file itself")
+    if len(found) > 1 and not all(map(split_of, found)):
+        raise InputError(
+            f"{path}: several person_keypoints*.json in it that do not say train or val; "
+            "name the file itself"
+        )
+    return found
+
+
+def image_split(file: Path, image: dict[str, Any]) -> str:
+    """The split of one of the `file`'s images."""
+    number = image["id"]
+    validation = isinstance(number, int) and number % _VALIDATION_DIVISOR == 0
+    return split_of(file) or ("validation" if validation else "train")
+
+
+def _picture_folder(file: Path) -> Path:
+    base = file.parent.parent if file.parent.name == "annotations" else file.parent
+    part = file.stem.rpartition("_")[2]  # train2017 of person_keypoints_train2017
+    folders = (base / "images" / part, base / part, base / "images")
+    return next((folder for folder in folders if folder.is_dir()), base)
+
+
+def _read_file(file: Path) -> list[Sample]:
+    content = load_json(file)
     try:
         images = {image["id"]: image for image in content["images"]}
         annotations = content["annotations"]
+        if not isinstance(annotations, list):
+            raise TypeError("list of annotations")
     except (KeyError, TypeError) as error:
         raise FormatError(f"{file}: not a COCO keypoints file (no {error})") from error
-    base = file.parent.parent if file.parent.name == "annotations" else file.parent
-    folder = base / "images" if (base / "images").is_dir() else base
+    skeletons = _skeletons(content.get("categories", []), file)
+    folder = _picture_folder(file)
     samples = []
     for annotation in annotations:
         try:
-            if annotation.get("iscrowd") or not annotation.get("num_keypoints"):
+            skeleton = skeletons.get(annotation.get("category_id", 1)) if skeletons else COCO17
+            if annotation.get("iscrowd") or skeleton is None or not has_joints(annotation):
                 continue
-            samples.append(_sample(annotation, images[annotation["image_id"]], folder))
-        except (KeyError, TypeError, ValueError) as error:
+            image = images[annotation["image_id"]]
+            picture = picture_path(folder, str(image["file_name"]), file)
+            samples.append(_sample(annotation, skeleton, picture, image_split(file, image), file))
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             name = annotation.get("id", "?") if isinstance(annotation, dict) else "?"
             raise FormatError(
                 f"{file}: annotation {name} is not COCO keypoints ({error})"
@@ -54,45 +107,100 @@ def read_coco(path: Path) -> list[Sample]:
     return samples
 
 
-def _annotation_file(path: Path) -> Path:
-    if path.is_file():
-        return path
-    found = sorted(
-        file
-        for folder in (path, path / "annotations")
-        for file in folder.glob("person_keypoints*.json")
-    )
-    if len(found) != 1:
-        what = "no" if not found else "several"
-        raise InputError(f"{path}: {what} person_keypoints*.json in it; name the file itself")
-    return found[0]
-
-
-def _load_json(file: Path) -> Any:
-    if file.stat().st_size > _MAX_BYTES:
-        raise LimitError(f"{file}: larger than {_MAX_BYTES >> 20} MB")
+def load_json(file: Path) -> Any:
+    """Content of a JSON file of bounded size; InputError, LimitError, FormatError name it."""
     try:
+        if file.stat().st_size > _MAX_BYTES:
+            raise LimitError(f"{file}: larger than {_MAX_BYTES >> 20} MB")
         return json.loads(file.read_bytes())
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{file}: not JSON ({error})") from error
 
 
-def _sample(annotation: dict[str, Any], image: dict[str, Any], folder: Path) -> Sample:
-    table = np.asarray(annotation["keypoints"], np.float32).reshape(17, 3)
+def _skeletons(categories: Any, file: Path) -> dict[Any, Skeleton]:
+    """Skeleton of every category that has keypoints, by the category's id."""
+    try:
+        found = {
+            category["id"]: named_skeleton(
+                str(category.get("name", "person")),
+                category["keypoints"],
+                [(a - 1, b - 1) for a, b in category.get("skeleton", [])],
+            )
+            for category in categories
+            if category.get("keypoints")
+        }
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FormatError(f"{file}: a category is not one of keypoints ({error})") from error
+    if len(set(found.values())) > 1:
+        raise FormatError(f"{file}: its categories have different keypoints; keep one of them")
+    return found
+
+
+def named_skeleton(name: str, joints: list[str], limbs: list[tuple[int, int]]) -> Skeleton:
+    """The skeleton of joints with these names: COCO17 if they are COCO's.
+
+    Pairs are the names that differ in left and right only ("left_hip", "right_hip", "Left Hip");
+    there are no OKS sigmas, as nobody measured them.
+
+    Raises:
+        ValueError: if a name comes twice or a limb names a joint that is not there.
+    """
+    joints = [str(joint) for joint in joints]
+    if tuple(joints) == COCO17.joints:
+        return COCO17
+    if len(set(joints)) != len(joints):
+        raise ValueError("a keypoint's name comes twice")
+    pairs = [(i, joints.index(_other(joint))) for i, joint in enumerate(joints) if _other(joint)
+             in joints]  # fmt: skip
+    value = {"name": f"{name}{len(joints)}", "joints": joints, "limbs": limbs, "pairs": pairs}
+    return Skeleton.from_dict(value)
+
+
+def _other(joint: str) -> str:
+    """The name of the right joint where `joint` is a left one, else ""."""
+    for left, right in (("left", "right"), ("Left", "Right"), ("LEFT", "RIGHT")):
+        if left in joint:
+            return joint.replace(left, right)
+    for left, right in (("l_", "r_"), ("L_", "R_")):
+        if joint.startswith(left):
+            return right + joint[2:]
+    return ""
+
+
+def has_joints(annotation: dict[str, Any]) -> bool:
+    """Whether any joint of the person is annotated."""
+    flags = annotation.get("keypoints", [])[2::3]
+    return bool(annotation.get("num_keypoints", any(flag > 0 for flag in flags)))
+
+
+def _sample(
+    annotation: dict[str, Any], skeleton: Skeleton, picture: Path, split: str, file: Path
+) -> Sample:
+    table = np.asarray(annotation["keypoints"], np.float64).reshape(len(skeleton.joints), 3)
     annotated = table[:, 2] > 0
-    box = np.asarray(annotation["bbox"], np.float32).reshape(4)
-    if not np.isfinite(box).all() or not np.isfinite(table).all():
+    if not np.isfinite(table).all():
         raise ValueError("a coordinate is not a number")
+    places = plausible(table[:, :2], file, "a keypoint")
     # COCO's keypoints are whole pixels, counted from 0 at their corner (no half-pixel shift).
-    joints = np.where(annotated[:, None], table[:, :2], np.nan).astype(np.float32)
-    validation = image["id"] % _VALIDATION_DIVISOR == 0
+    joints = np.where(annotated[:, None], places, np.nan).astype(np.float32)
+    box, area = joint_box(joints)
+    if "bbox" in annotation:
+        given = plausible(np.asarray(annotation["bbox"], np.float64).reshape(4), file, "a box")
+        if not np.isfinite(given).all():
+            raise ValueError("a coordinate is not a number")
+        box, area = given.astype(np.float32), AREA_SHARE * float(given[2] * given[3])
+    area = float(annotation.get("area", area))
+    if not math.isfinite(area):
+        raise ValueError("its area is not a number")
     return Sample(
-        picture=folder / str(image["file_name"]),
+        picture=picture,
         joints=joints,
-        visible=table[:, 2].astype(np.uint8),
+        visible=table[:, 2].clip(0, 2).astype(np.uint8),
         box=box,
-        area=float(annotation["area"]),
-        split="validation" if validation else "train",
+        area=area,
+        split=split,
         origin=("coco", str(annotation["id"])),
-        skeleton=COCO17,
+        skeleton=skeleton,
     )

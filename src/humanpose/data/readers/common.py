@@ -1,0 +1,115 @@
+"""What the readers share: foreign files in a child process, safe picture names, sane numbers."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from humanpose import untrusted
+from humanpose.errors import FormatError, MissingExtraError, printable
+from humanpose.geometry import box_of_joints
+from humanpose.skeleton import Skeleton
+from humanpose.types import F32
+
+# Sets without boxes: the tight joint box and a tenth of its longer side around it.
+BOX_MARGIN = 0.1
+# COCO's ratio of a person's outline to its box.
+AREA_SHARE = 0.53
+# MPII's own factor of the head box's diagonal (evalMPII, SC_BIAS).
+HEAD_SHARE = 0.6
+
+_SPLITS = {"train": "train", "val": "validation", "test": "test"}
+_FARTHEST = 1e5  # pixels; no picture of any set is a tenth of it
+
+
+def parse(parser: Callable[[str], untrusted.Arrays], file: Path, *needs: str) -> untrusted.Arrays:
+    """`parser(str(file))` in a child process with 2 GB and 8 s of a processor.
+
+    Per MB beyond 2 it may have 200 MB and 5 s more: MPII's release, 12 MB of compressed structs,
+    takes 1.3 GB and 13 s.
+
+    Args:
+        parser: see `untrusted.parse`.
+        file: what it reads.
+        needs: modules of the data extra that it imports.
+
+    Raises:
+        InputError, FormatError, LimitError: see `untrusted.parse`.
+        MissingExtraError: if one of `needs` is not installed.
+    """
+    for module in needs:
+        if importlib.util.find_spec(module) is None:
+            raise MissingExtraError(module, "data")
+    size = file.stat().st_size if file.is_file() else 0
+    beyond = min(max(0.0, size / 1e6 - 2), 100)
+    memory = (2 << 30) + int(beyond * 2e8)
+    return untrusted.parse(parser, file, memory=memory, timeout=8 + 5 * beyond)
+
+
+def split_of(file: Path) -> str | None:
+    """The split that a file's name speaks of: train, val or test in it."""
+    return next((split for word, split in _SPLITS.items() if word in file.stem), None)
+
+
+def picture_path(folder: Path, name: str, file: Path) -> Path:
+    """`folder` / `name`, for a name that `file` gives.
+
+    Raises:
+        FormatError: if the name is empty or leads out of the folder.
+    """
+    parts = PureWindowsPath(name)  # knows both kinds of slashes, and drives
+    outside = parts.anchor or ".." in parts.parts or PurePosixPath(name).is_absolute()
+    if outside or not parts.name or "\0" in name:
+        raise FormatError(f"{file}: {printable(name)!r} is not the name of a picture in the set")
+    return folder / name
+
+
+def pictures_beside(file: Path) -> Path:
+    """The folder `images` beside `file` or beside the folder it lies in; it need not be there."""
+    above = file.parent.parent / "images"
+    beside = file.parent / "images"
+    return above if above.is_dir() and not beside.is_dir() else beside
+
+
+def plausible(
+    values: NDArray[Any], file: Path, what: str, *, first: int = 0
+) -> NDArray[np.float64]:
+    """Coordinates or sizes that `file` gives, as float64 counted from 0; NaN may be.
+
+    Args:
+        values: of any shape.
+        file: for the message.
+        what: one of them is, for the message.
+        first: what the file counts pixels from; MATLAB's do from 1.
+
+    Raises:
+        FormatError: if one is infinite or no picture is so large.
+    """
+    with np.errstate(invalid="ignore"):  # a damaged NaN may be of the signalling kind
+        values = np.asarray(values, np.float64) - first
+    if (np.abs(values) > _FARTHEST).any():
+        raise FormatError(f"{file}: {what} lies beyond {_FARTHEST:,.0f} pixels")
+    return values
+
+
+def head_size_of_joints(joints: F32, skeleton: Skeleton) -> float:
+    """Head size by MPII's rule without its head box: 0.75 x the distance neck - head top, pixels.
+
+    MPII put both joints 0.4 of the box's diagonal from its centre and takes 0.6 of the diagonal,
+    so there it is the set's own figure. Where the two were marked by hand (LSP) a PCKh by it is
+    not comparable with a published one. NaN where a joint is not annotated or both are one.
+    """
+    neck = "upper_neck" if "upper_neck" in skeleton.joints else "neck"
+    span = joints[skeleton.index("head_top")] - joints[skeleton.index(neck)]
+    return HEAD_SHARE / 0.8 * float(np.hypot(*span)) or float("nan")
+
+
+def joint_box(joints: F32) -> tuple[F32, float]:
+    """Box (4,) of joints (J, 2) with the margin of sets that have no boxes, and its area."""
+    box = box_of_joints(joints, margin=BOX_MARGIN)
+    return box, AREA_SHARE * float(box[2] * box[3])

@@ -1,0 +1,93 @@
+"""FLIC (Frames Labeled In Cinema): `examples.mat` and `images/`.
+
+Source: Sapp & Taskar, CVPR 2013. Eleven of the 29 columns of `coords` are labelled; the eyes
+are left out, and the nose is FLIC9's head, as in the CPM release.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from humanpose.data.readers.common import joint_box, parse, picture_path, pictures_beside, plausible
+from humanpose.data.readers.matlab import column, number, records, text, variables
+from humanpose.errors import InputError
+from humanpose.skeleton import FLIC9
+from humanpose.types import Sample
+from humanpose.untrusted import Arrays
+
+# Columns of `coords` (FLIC's lookupPart): arms, hips, nose, in FLIC9's order.
+_COLUMNS = [0, 1, 2, 3, 4, 5, 6, 9, 16]
+# The CPM release's: a person's height / 200 px from the height of the torso box.
+_SCALE_OF_TORSO = 0.0110
+
+
+def read_flic(path: Path, *, compat: str = "") -> list[Sample]:
+    """Samples of the set in folder `path` (or of its `examples.mat`).
+
+    Left and right are as the set has them. Examples marked bad or unchecked (in FLIC-full) are
+    left out. `centre` and `scale` come from the torso box, as in the CPM release.
+
+    Args:
+        path: folder, or the .mat file.
+        compat: "cpm" swaps left and right of a person whose right shoulder lies further right in
+            the picture (observer-centric labels), as the CPM release trains and scores.
+
+    Raises:
+        InputError: if the file is not there or `compat` has another name.
+        FormatError: if the file is damaged or is no table of examples.
+        MissingExtraError: without SciPy.
+    """
+    if compat not in ("", "cpm"):
+        raise InputError(f"flic: compat is 'cpm', not {compat!r}")
+    mat = path / "examples.mat" if path.is_dir() else path
+    table = parse(_examples, mat, "scipy")
+    places = plausible(table["coords"], mat, "a joint", first=1).astype(np.float32)
+    torsos = plausible(table["torso"], mat, "a torso box", first=1)
+    pictures = pictures_beside(mat)
+    samples = []
+    for i, (joints, torso) in enumerate(zip(places, torsos, strict=True)):
+        if compat == "cpm" and joints[3, 0] > joints[0, 0]:
+            joints = joints[FLIC9.flip_index]
+        known = np.isfinite(joints).all(1)
+        x1, y1, x2, y2 = torso
+        centre = np.array([(x1 + x2) / 2, 0.7 * y1 + 0.3 * y2], np.float32)
+        box, area = joint_box(joints)
+        samples.append(
+            Sample(
+                picture=picture_path(pictures, str(table["name"][i]), mat),
+                joints=joints,
+                visible=np.where(known, 2, 0).astype(np.uint8),
+                box=box,
+                area=area,
+                split="test" if table["test"][i] else "train",
+                origin=("flic", str(table["row"][i])),
+                skeleton=FLIC9,
+                centre=centre if np.isfinite(centre).all() else None,
+                scale=float(_SCALE_OF_TORSO * (y2 - y1)),
+            )
+        )
+    return samples
+
+
+def _examples(path: str) -> Arrays:
+    """Plain arrays of `examples`; runs in the child process of `untrusted.parse`."""
+    found = records(variables(path, ["examples"])["examples"])
+    flags = {
+        name: np.array([number(value, 0) != 0 for value in column(found, name)])
+        for name in ("istest", "isbad", "isunchecked")
+    }
+    rows = np.flatnonzero(~flags["isbad"] & ~flags["isunchecked"])
+    coords = [value.astype(np.float64) for value in column(found, "coords")]
+    torso = [value.astype(np.float64).ravel() for value in column(found, "torsobox")]
+    names = [text(value) for value in column(found, "filepath")]
+    if not len(rows):
+        raise ValueError("no examples in it")
+    return {
+        "row": rows + 1,
+        "coords": np.stack([coords[i][:2, _COLUMNS].T for i in rows]),
+        "torso": np.stack([torso[i].reshape(4) for i in rows]),
+        "name": np.array([names[i] for i in rows]),
+        "test": flags["istest"][rows],
+    }

@@ -1,0 +1,187 @@
+"""The files that MPII's annotations come in, each parsed to the same table of plain arrays.
+
+Columns of the table (N persons): image, person (N,) 1-based indices into RELEASE.annolist and
+its annorect; name (N,) of the picture; split (N,); head (N,) diagonal of the head box; scale (N,)
+person's height / 200 px; centre (N, 2); joints (N, 16, 2); visible (N, 16) 0 not annotated,
+1 hidden, 2 visible. Coordinates are 1-based as in the files, NaN = missing.
+
+The functions run in the child process of `untrusted.parse`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from humanpose.data.readers import hdf5
+from humanpose.data.readers.common import split_of
+from humanpose.data.readers.matlab import Array, column, field, number, numbers, records, text
+from humanpose.data.readers.matlab import variables as _variables
+from humanpose.untrusted import Arrays
+
+JOINTS = 16
+# Who is in the validation part is not in the release: these files list them.
+_VALIDATION_LISTS = ("detections.mat", "annotations_valid.mat", "Tompson_valid/detections.mat")
+_NAMES = ("valid.h5", "annot/valid.h5")
+
+
+def parse_mat(path: str) -> Arrays:
+    """The release (`RELEASE`), or the validation part of the CPM release (`detections.mat`)."""
+    names = ["RELEASE", "annolist", "RELEASE_img_index", "RELEASE_person_index"]
+    content = _variables(path, names)
+    if "RELEASE" in content:
+        return _release(records(content["RELEASE"]), Path(path))
+    if "annolist" not in content:
+        raise ValueError("neither RELEASE nor annolist in it")
+    image, person = (content[name].ravel().astype(np.int64) for name in names[2:])
+    entries = records(content["annolist"])
+    if not len(image) == len(person) == len(entries):
+        raise ValueError(f"{len(image)} indices for {len(entries)} persons")
+    rows = [_rectangle(records(rect)[:1]) for rect in column(entries, "annorect")]
+    known = _picture_names(Path(path).parent)
+    names = [
+        known.get(key, f"release-{key[0]:05d}.jpg")
+        for key in zip(image.tolist(), person.tolist(), strict=True)
+    ]
+    return _table(rows, image, person, names, ["validation"] * len(rows))
+
+
+def _release(release: Array, path: Path) -> Arrays:
+    """Persons of the release: with joints, or of its test part with centre and scale.
+
+    Test pictures (img_train 0) have no joints. Persons whom a validation list beside the file
+    names are the validation part.
+    """
+    entries = records(field(release, "annolist"))
+    training = field(release, "img_train").ravel()
+    if len(training) != len(entries):
+        raise ValueError(f"img_train has {len(training)} entries for {len(entries)} pictures")
+    held_out = _validation_list(path.parent)
+    rows, keys, names, splits = [], [], [], []
+    pictures = column(entries, "image")
+    for i, rectangles in enumerate(column(entries, "annorect")):
+        train = number(training[i : i + 1], 0) == 1
+        for j, rectangle in enumerate(records(rectangles)[:, None] if rectangles.size else ()):
+            row = _rectangle(rectangle)
+            placed = np.isfinite([row["scale"], *row["centre"]]).all()
+            if not row["visible"].any() and (train or not placed):
+                continue
+            rows.append(row)
+            keys.append((i + 1, j + 1))
+            names.append(text(field(records(pictures[i]), "name")))
+            splits.append("validation" if keys[-1] in held_out else "train" if train else "test")
+    image, person = np.array(keys, np.int64).reshape(-1, 2).T
+    return _table(rows, image, person, names, splits)
+
+
+def _rectangle(rectangle: Array) -> dict[str, Any]:
+    """A row of the table from one annorect record (1,) or none (0,)."""
+    joints = np.full((JOINTS, 2), np.nan)
+    visible = np.zeros(JOINTS, np.uint8)
+    points = records(field(records(field(rectangle, "annopoints")), "point"))
+    ids = numbers(points, "id")
+    places = np.stack([numbers(points, "x"), numbers(points, "y")], axis=1)
+    for i, place, seen in zip(ids, places, column(points, "is_visible"), strict=True):
+        if i in range(JOINTS) and not np.isnan(place).any():
+            joints[int(i)] = place
+            # Neck and head top have no flag; they count as visible, as in CPM's own tables.
+            visible[int(i)] = 1 if number(seen, 1) == 0 else 2
+    x1, y1, x2, y2 = (number(field(rectangle, side)) for side in ("x1", "y1", "x2", "y2"))
+    position = records(field(rectangle, "objpos"))
+    return {
+        "joints": joints,
+        "visible": visible,
+        "head": np.hypot(x2 - x1, y2 - y1),
+        "scale": number(field(rectangle, "scale")),
+        "centre": np.array([number(field(position, axis)) for axis in "xy"]),
+    }
+
+
+def _table(
+    rows: list[dict[str, Any]],
+    image: NDArray[np.int64],
+    person: NDArray[np.int64],
+    names: list[str],
+    splits: list[str],
+) -> Arrays:
+    if not rows:
+        raise ValueError("no persons in it")
+    table = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    given = {"image": image, "person": person, "name": np.array(names), "split": np.array(splits)}
+    return table | given
+
+
+def _validation_list(folder: Path) -> set[tuple[int, int]]:
+    """(image, person) of the validation part, by the first list found in `folder`."""
+    for file in (folder / name for name in _VALIDATION_LISTS):
+        if file.is_file():
+            found = _variables(str(file), ["RELEASE_img_index", "RELEASE_person_index"])
+            image, person = (
+                found[f"RELEASE_{of}_index"].ravel().tolist() for of in ("img", "person")
+            )
+            return set(zip(image, person, strict=True))
+    return set(_picture_names(folder))
+
+
+def _picture_names(folder: Path) -> dict[tuple[int, int], str]:
+    """Picture of every (image, person) in the `valid.h5` lying in `folder`; {} without one."""
+    for file in (folder / name for name in _NAMES):
+        if file.is_file():
+            table = parse_h5(str(file))
+            keys = zip(table["image"].tolist(), table["person"].tolist(), strict=True)
+            return dict(zip(keys, table["name"].tolist(), strict=True))
+    return {}
+
+
+def parse_h5(path: str) -> Arrays:
+    """`annot/valid.h5` (or train, test) of eval-mpii-pose.
+
+    Its centre was moved down by 15 px and its scale multiplied by 1.25 when it was written; both
+    are undone here. Head top and neck stay truncated to whole pixels, as they are in it.
+    """
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        image, person, scale, head = (
+            hdf5.array(file, name).astype(np.float64)
+            for name in ("index", "person", "scale", "normalize")
+        )
+        centre, part = (hdf5.array(file, name).astype(np.float64) for name in ("center", "part"))
+        flags = hdf5.array(file, "visible")
+        names = hdf5.array(file, "imgname", "S")
+    n = len(part)
+    shapes = [part.shape[1:], centre.shape, flags.shape]
+    if shapes != [(JOINTS, 2), (n, 2), (n, JOINTS)] or any(
+        column.shape != (n,) for column in (image, person, scale, head, names)
+    ):
+        raise ValueError("its tables do not fit each other")
+    scale = scale / 1.25
+    annotated = (part != 0).any(-1)
+    return {
+        "image": image.astype(np.int64) + 1,
+        "person": person.astype(np.int64) + 1,
+        "name": np.char.decode(names, "ascii"),
+        "split": np.full(n, split_of(Path(path)) or "train"),
+        "head": head / 0.6,
+        "scale": scale,
+        "centre": centre - np.stack([0 * scale, 15 * scale], axis=1),
+        "joints": np.where(annotated[..., None], part, np.nan),
+        "visible": np.where(annotated, np.where(flags == 0, 1, 2), 0).astype(np.uint8),
+    }
+
+
+def parse_truth(path: str) -> Arrays:
+    """`gt_valid.mat` of HRNet's layout: joints (N, 16, 2), NaN = missing; head (N,) diagonals."""
+    names = ["pos_gt_src", "jnt_missing", "headboxes_src"]
+    places, missing, boxes = (_variables(path, names)[name] for name in names)
+    n = places.shape[-1]
+    if (places.shape, missing.shape, boxes.shape) != ((JOINTS, 2, n), (JOINTS, n), (2, 2, n)):
+        raise ValueError("its tables do not fit each other")
+    joints = np.moveaxis(places, 2, 0).astype(np.float64)
+    return {
+        "joints": np.where((missing.T == 0)[..., None], joints, np.nan),
+        "head": np.linalg.norm(boxes[1].astype(np.float64) - boxes[0], axis=0),
+    }

@@ -1,0 +1,184 @@
+"""What a network is to answer: heat maps of the joints, by this project's rule or an author's.
+
+Maps come with a weight a map: how much its errors count, 0 where nobody knows the answer.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from humanpose import heatmap
+from humanpose.data.pack import PackedSample
+from humanpose.geometry import compose
+from humanpose.skeleton import Skeleton, joint_map
+from humanpose.spec import ModelSpec
+from humanpose.types import F32, Crop, Sample
+
+# What a joint's `known` value says.
+UNKNOWN, INSIDE, OUTSIDE = 0, 1, 2
+_LEAST = np.exp(-4.6052)  # CPM's maps end where a Gaussian falls below one percent
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """How joints become maps.
+
+    Attributes:
+        rule: "exact" (a Gaussian about the joint itself), "hrnet" (about the nearest cell, cut at
+            3 sigma) or "cpm" (two sets of maps, of the person and of everybody, with background).
+        sigma: of the Gaussians, cells.
+        compat: the authors' quirks too. hrnet: a joint one cell too far left or above counts
+            although its map is empty, and positions just outside are rounded inwards; cpm: a joint
+            that is not annotated counts as absent.
+        weights: by a joint's name without its side ("wrist"), 1 for the others.
+    """
+
+    rule: Literal["exact", "hrnet", "cpm"] = "exact"
+    sigma: float = 1.5
+    compat: bool = False
+    weights: dict[str, float] = field(default_factory=dict)
+
+    def maps(
+        self, joints: F32, known: NDArray[np.int64], others: F32, spec: ModelSpec
+    ) -> dict[str, F32]:
+        """The maps of a crop.
+
+        Args:
+            joints: (J, 2) of the person, crop pixels; NaN = not annotated.
+            known: (J,) INSIDE, OUTSIDE or UNKNOWN.
+            others: (P, J, 2) of other people in the picture, crop pixels; only "cpm" uses them.
+            spec: of the network; its input, stride and grid are used.
+
+        Returns:
+            target: (K, h, w), K = J, or J + 1 with background; weight: (K,); of "cpm" also
+            everyone: (K, h, w), the maps of all people.
+        """
+        shape = (spec.input[1] // spec.stride, spec.input[0] // spec.stride)
+        weight = self._joint_weights(spec.skeleton)
+        if self.rule == "cpm":
+            return self._cpm(joints, weight, others, spec, shape)
+        if self.rule == "hrnet":
+            cells, counts = self._hrnet_cells(joints, spec, shape)
+            target = heatmap.encode(cells, shape, sigma=self.sigma)
+            target *= _near(cells, shape, radius=int(3 * self.sigma))
+            return {"target": target, "weight": weight * counts}
+        inside = np.where((known == INSIDE)[:, None], joints, np.nan).astype(np.float32)
+        cells = heatmap.to_cells(inside, spec.stride, spec.grid)
+        target = heatmap.encode(cells, shape, sigma=self.sigma)
+        return {"target": target, "weight": weight * (known == INSIDE)}
+
+    def _joint_weights(self, skeleton: Skeleton) -> F32:
+        plain = [name.removeprefix("left_").removeprefix("right_") for name in skeleton.joints]
+        return np.array([self.weights.get(name, 1.0) for name in plain], np.float32)
+
+    def _hrnet_cells(
+        self, joints: F32, spec: ModelSpec, shape: tuple[int, int]
+    ) -> tuple[F32, NDArray[np.bool_]]:
+        """Whole cells (J, 2), NaN if unknown, and (J,) which of them count.
+
+        Source: `JointsDataset.generate_target` of the official repository.
+        """
+        exact = heatmap.to_cells(joints, spec.stride, spec.grid)
+        rounded = (np.trunc if self.compat else np.floor)(exact + 0.5)
+        reach = int(3 * self.sigma)
+        # A patch that ends at cell -1 is empty; the original asks whether its end is below 0.
+        least = -reach - 1 if self.compat else -reach
+        counts = ((rounded >= least) & (rounded < np.array(shape[::-1]) + reach)).all(-1)
+        return np.where(counts[:, None], rounded, np.nan).astype(np.float32), counts
+
+    def _cpm(
+        self, joints: F32, weight: F32, others: F32, spec: ModelSpec, shape: tuple[int, int]
+    ) -> dict[str, F32]:
+        """Source: `CPMDataTransformer::generateLabelMap` of the Caffe release."""
+        people = np.concatenate([joints[None], others])
+        cells = heatmap.to_cells(people, spec.stride, spec.grid)
+        maps = heatmap.encode(cells, shape, sigma=self.sigma)
+        maps[maps < _LEAST] = 0
+        if not self.compat:
+            weight = weight * ~np.isnan(joints).any(-1)
+        return {
+            "target": _with_background(maps[0]),
+            "everyone": _with_background(np.minimum(maps.sum(0), 1)),
+            "weight": np.append(weight, np.float32(1)).astype(np.float32),
+        }
+
+
+def _near(cells: F32, shape: tuple[int, int], *, radius: int) -> NDArray[np.bool_]:
+    """(J, h, w) whether a place is at most `radius` cells off in x and in y."""
+    h, w = shape
+    across = np.abs(np.arange(w) - cells[:, :1]) <= radius
+    down = np.abs(np.arange(h) - cells[:, 1:]) <= radius
+    return np.asarray(down[:, :, None] & across[:, None, :])
+
+
+def _with_background(maps: F32) -> F32:
+    return np.concatenate([maps, np.maximum(0, 1 - maps.max(0, keepdims=True))]).astype(np.float32)
+
+
+def neighbours(samples: Sequence[Sample]) -> list[tuple[Sample, ...]]:
+    """Of each sample the other people annotated in its picture, each of them once."""
+    pictures: dict[tuple[Path, str, str], dict[tuple[str, str], Sample]] = defaultdict(dict)
+    for sample in samples:
+        pictures[_picture(sample)][sample.origin] = sample
+    return [
+        tuple(other for key, other in pictures[_picture(sample)].items() if key != sample.origin)
+        for sample in samples
+    ]
+
+
+def _picture(sample: Sample) -> tuple[Path, str, str]:
+    """What tells pictures apart; people of one picture lie in several cut-outs of a pack."""
+    if isinstance(sample, PackedSample):
+        return sample.file.path, sample.origin[0], sample.name
+    return sample.picture, "", ""
+
+
+def in_pixels_of(sample: Sample, other: Sample) -> F32:
+    """(J, 2) joints of `other` in pixels of the picture that `sample` lies in."""
+    if isinstance(sample, PackedSample) and isinstance(other, PackedSample):
+        return sample.crop.to_crop(other.crop.to_picture(other.joints))
+    return other.joints
+
+
+def carried(
+    maps: NDArray[np.float16],
+    cells: Crop,
+    teacher: Skeleton,
+    crop: Crop,
+    spec: ModelSpec,
+    *,
+    flipped: bool,
+) -> F32:
+    """A teacher's maps as it would have made them in another crop of the picture.
+
+    Args:
+        maps: (S, J, h, w) of S stages, without background.
+        cells: picture pixel -> cell of `maps`.
+        teacher: joints of `maps`; it has all of the student's.
+        crop: of the student, mirrored if `flipped`.
+        spec: of the student.
+        flipped: whether left and right joints change places.
+
+    Returns:
+        (S, K, h', w') for the student's joints, and background if it has one; outside the
+        teacher's crop joints are absent.
+    """
+    order = joint_map(teacher, spec.skeleton)
+    if flipped:
+        order = order[spec.skeleton.flip_index]
+    there = heatmap.cells_of(crop, spec.stride, spec.grid)
+    back = np.asarray(cv2.invertAffineTransform(cells.matrix), np.float64)
+    matrix = compose(there.matrix, back)
+    out = np.empty((len(maps), len(order), *there.size[::-1]), np.float32)
+    for stage, given in zip(out, maps.astype(np.float32), strict=True):
+        for joint, source in zip(stage, given[order], strict=True):
+            cv2.warpAffine(source, matrix, there.size, dst=joint)
+    return np.stack([_with_background(stage) for stage in out]) if spec.background else out

@@ -1,0 +1,123 @@
+"""Samples shown: the joints lie where they should, and the page contains what it says."""
+
+import base64
+import json
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from humanpose.apps.packing import PackRecipe, build
+from humanpose.apps.showing import View, chosen, drawn, samples_of
+from humanpose.draw import SIDE_COLOURS
+from humanpose.geometry import altered, crop_of_box
+from humanpose.images import load_image
+from humanpose.skeleton import COCO17
+
+
+@pytest.fixture
+def coco(tmp_path: Path) -> str:
+    """Twenty people with 4 to 13 joints in twenty grey pictures."""
+    rng = np.random.default_rng(2)
+    (tmp_path / "coco" / "images").mkdir(parents=True)
+    images, annotations = [], []
+    for i in range(20):
+        path = tmp_path / "coco" / "images" / f"{i:04}.png"
+        grey = np.full((200, 150, 3), 128, np.uint8)
+        path.write_bytes(cv2.imencode(".png", grey)[1].tobytes())
+        images.append({"id": i, "file_name": path.name})
+        table = np.zeros((17, 3))
+        known = rng.permutation(17)[: 4 + i % 10]
+        table[known] = np.column_stack(
+            [rng.uniform(30, 120, (len(known), 2)), np.full(len(known), 2)]
+        )
+        entry = {
+            "id": 900 + i, "image_id": i, "keypoints": table.ravel().tolist(), "area": 9000,
+            "num_keypoints": len(known), "bbox": [30, 30, 90, 90], "iscrowd": 0,
+        }  # fmt: skip
+        annotations.append(entry)
+    content = {"images": images, "annotations": annotations}
+    (tmp_path / "coco" / "person_keypoints.json").write_text(json.dumps(content))
+    return f"coco={tmp_path / 'coco'}"
+
+
+@pytest.mark.parametrize(
+    "view", [View(), View(flip=True), View(rotate=50), View(rotate=-70, flip=True)]
+)
+def test_joints_are_drawn_where_they_lie_and_in_their_sides_colour(coco, view):
+    """After a mirror the left wrist is where the right one was, and drawn as a left one."""
+    for sample in samples_of([coco]):
+        image = drawn(sample, view).astype(int)
+        crop = crop_of_box(sample.box, (240, 320), context=1.25)
+        places = altered(crop, rotation=view.rotate, flip=view.flip).to_crop(sample.joints)
+        for j, (x, y) in enumerate(np.nan_to_num(places, nan=-1)):
+            side = COCO17.side(int(COCO17.flip_index[j]) if view.flip else j)
+            near = np.linalg.norm(places - (x, y), axis=1) < 14  # others may be drawn over it
+            if 2 < x < 237 and 2 < y < 317 and near.sum() == 1:
+                found = image[round(float(y)), round(float(x))]
+                # A limb of another side may cross the joint: what is on top is a side's colour.
+                colours = np.array([SIDE_COLOURS[side], *SIDE_COLOURS.values()])
+                assert np.abs(colours - found).sum(1).min() < 60
+                if j in (0, 9, 10, 15, 16):  # ends of limbs, drawn last
+                    assert np.abs(colours[0] - found).sum() < 60
+
+
+def test_a_sheet_and_its_choice_of_samples(cli, coco, tmp_path):
+    code, out, _ = cli("data", "show", coco, "--joints", "6..9", "-o", tmp_path / "s.png")
+    assert code == 0 and "8 persons" in out
+    assert load_image(tmp_path / "s.png").shape == (2 * 320, 4 * 240, 3)
+    code, _, err = cli("data", "show", coco, "-o", tmp_path / "s.png")
+    assert code == 74 and "--force" in err
+    code, out, _ = cli("data", "show", coco, "--count", "5", "-o", tmp_path / "s.jpg", "--force")
+    assert code == 0 and "5 persons" in out
+    validation = ("--split", "validation", "--force")
+    assert "2 persons" in cli("data", "show", coco, "-o", tmp_path / "s.png", *validation)[1]
+    for more, said in (
+        (("--joints", "x"), "--joints x"),
+        (("--data-set", "lsp"), "no picture"),
+        (("-o", str(tmp_path / "s.gif")), "ends in"),
+    ):
+        code, _, err = cli("data", "show", coco, "-o", tmp_path / "t.png", *more)
+        assert code in (2, 74) and said in err and err.count("\n") == 1
+
+
+def test_pictures_that_are_not_here_are_counted(cli, coco, tmp_path):
+    for i in range(3):
+        (tmp_path / "coco" / "images" / f"{i:04}.png").unlink()
+    _, out, _ = cli("data", "show", coco, "--count", "0", "-o", tmp_path / "s.png")
+    assert "17 persons" in out and "3 more have no picture" in out
+
+
+def test_a_page_holds_every_sample_and_needs_nothing_else(cli, coco, tmp_path):
+    pack = tmp_path / "people & more.h5"
+    build(PackRecipe(data=[coco]), pack)
+    code, out, _ = cli("data", "show", pack, "-o", tmp_path / "p.html", "--count", "0", "--flip")
+    assert code == 0 and "20 persons" in out
+    page = (tmp_path / "p.html").read_text()
+    markup = re.sub(r'"data:image/jpeg;base64,[^"]+"', '"data:"', page)
+    assert not re.search(r"https?:|//|src=\"(?!data:)|href|url\(|import", markup)
+    assert "people &amp; more.h5" in page
+    figures = re.findall(
+        r'<figure data-set="coco" data-split="(\w+)" data-joints="(\d+)"><img alt="coco (\d+)"'
+        r'.*?src="data:image/jpeg;base64,([^"]+)">',
+        page,
+    )
+    samples, _ = chosen(samples_of([str(pack)]), View(count=0))
+    assert [(s, int(j), i) for s, j, i, _ in figures] == [
+        (s.split, int((s.visible > 0).sum()), s.origin[1]) for s in samples
+    ]
+    for (*_, data), sample in zip(figures, samples, strict=True):
+        image = load_image(base64.b64decode(data)).astype(int)
+        assert np.abs(image - drawn(sample, View(flip=True))).mean() < 3
+    for control in ("set", "split", "least", "most", "name", "shown"):
+        assert f'id="{control}"' in page and f'field("{control}")' in page
+
+
+def test_all_data_sets_can_be_shown(cli, data, tmp_path):
+    sets = [f"{name}={data / name}" for name in ("lspet", "coco", "mpii_small", "mpii")]
+    sets[2:] = [entry.replace("mpii_small=", "mpii=") for entry in sets[2:]]
+    for i, entry in enumerate(sets):
+        code, out, _ = cli("data", "show", entry, "--count", "6", "-o", tmp_path / f"{i}.png")
+        assert code == 0 and f"{5 if i == 3 else 6} persons" in out
