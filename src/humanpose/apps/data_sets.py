@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from humanpose.data.pack import is_pack, read_pack
 from humanpose.errors import FormatError, InputError
 from humanpose.types import Sample
 
@@ -26,13 +27,15 @@ def resolved(path: str) -> Path:
 
 
 def data_path(entry: str) -> tuple[str, Path]:
-    """(name, path) of "NAME=PATH", or of "NAME" below $HUMANPOSE_DATA.
+    """(name, path) of "NAME=PATH", of "NAME" below $HUMANPOSE_DATA, or of a pack's file alone.
 
     Raises:
         InputError: if the path is missing, or only a name is given and the variable is not set.
     """
     name, equals, path = entry.partition("=")
     if not equals:
+        if is_pack(Path(entry)):
+            return "pack", Path(entry)
         root = os.environ.get("HUMANPOSE_DATA")
         if not root:
             raise InputError(f"data {name}: write {name}=PATH, or set HUMANPOSE_DATA")
@@ -43,6 +46,14 @@ def data_path(entry: str) -> tuple[str, Path]:
     return name, found
 
 
+def each_set(entry: str) -> list[str]:
+    """`entry`, or NAME=PATH of every data set in the pack that it names."""
+    name, path = data_path(entry)
+    if name != "pack":
+        return [entry]
+    return [f"{each}={path}" for each in sorted({s.origin[0] for s in read_pack(path)})]
+
+
 def part_of(samples: Sequence[Sample], split: str, name: str) -> list[Sample]:
     """The samples of a split; "all" is every one.
 
@@ -51,7 +62,8 @@ def part_of(samples: Sequence[Sample], split: str, name: str) -> list[Sample]:
     """
     part = [sample for sample in samples if split in ("all", sample.split)]
     if not part:
-        raise InputError(f"data {name}: no samples in its {split!r} part")
+        there = ", ".join(sorted({sample.split for sample in samples})) or "nobody"
+        raise InputError(f"data {name}: no samples in its {split!r} part; it has {there}")
     return part
 
 

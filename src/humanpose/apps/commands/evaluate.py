@@ -1,24 +1,28 @@
-"""humanpose evaluate WEIGHTS --data NAME=PATH"""
+"""humanpose evaluate PREDICTIONS|WEIGHTS... --against NAME=PATH"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
-    from humanpose.spec import ModelSpec
-    from humanpose.types import Sample, Score
+    from humanpose.apps.candidates import Candidate, DataSet, Outcome
+    from humanpose.apps.scoring import Rules
 
 T = TypeVar("T")
 
 
 def evaluate(
-    weights: Annotated[
-        str, typer.Argument(help="Built-in name, .onnx, or .safetensors (needs the train extra).")
+    entries: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PREDICTIONS|WEIGHTS",
+            help="Files of predictions (.h5, .mat, .json, .jsonl), or networks: a built-in name, "
+            ".onnx, or .safetensors (needs the train extra).",
+        ),
     ],
     data: Annotated[
         list[str],
@@ -26,10 +30,33 @@ def evaluate(
             "--against",
             "--data",
             metavar="NAME[=PATH]",
-            help="lspet or coco; a name alone looks in $HUMANPOSE_DATA. Repeatable.",
+            help="coco, flic, lsp, lspet, mpii, yolo, pack; a name alone looks in "
+            "$HUMANPOSE_DATA. Repeatable.",
         ),
     ],
-    split: Annotated[str, typer.Option(help="validation, train or all.")] = "validation",
+    split: Annotated[str, typer.Option(help="validation, train, test or all.")] = "validation",
+    score: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Besides the set's own: pckh, pck-torso, pck-box, pcp, oks, ap. Repeatable.",
+        ),
+    ] = None,
+    threshold: Annotated[
+        list[float] | None,
+        typer.Option(
+            min=0,
+            max=10,
+            help="Of PCKh, PCK and PCP in place of the usual ones (repeatable, the first is the "
+            "headline); of a person network: least score.",
+        ),
+    ] = None,
+    convention: Annotated[
+        str, typer.Option(help='Of "Head" and "Mean": mpii, hrnet or pytorch-pose.')
+    ] = "mpii",
+    compat: Annotated[
+        str, typer.Option(help="Quirk of an old scorer: student, hrnet or cpm-flic.")
+    ] = "",
     marks: Annotated[
         str | None,
         typer.Option(
@@ -40,84 +67,122 @@ def evaluate(
     precision: Annotated[
         str, typer.Option(help="float32 (the reference of every score), bf16 or auto.")
     ] = "float32",
-    threshold: Annotated[
-        float | None,
-        typer.Option(
-            min=0, max=1, help="Person networks: least score; the model's own if not given."
-        ),
-    ] = None,
     flip: Annotated[
         bool, typer.Option("--flip", help="Flip test: average with the mirrored crop.")
     ] = False,
+    size: Annotated[
+        int | None, typer.Option(min=8, help="Height of a pose network's input, pixels.")
+    ] = None,
+    scales: Annotated[
+        str, typer.Option(metavar="LIST", help="As of predict: 0.8,1,1.25, benchmark or demo.")
+    ] = "",
+    crop: Annotated[
+        str, typer.Option(metavar="RULE", help="As of predict: box or picture-height.")
+    ] = "",
+    decode: Annotated[
+        str, typer.Option(metavar="RULE", help="As of predict: argmax, quarter or dark.")
+    ] = "",
+    net_compat: Annotated[
+        str, typer.Option(help="Quirk of an old test procedure: matlab or hrnet.")
+    ] = "",
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="DIR", help="Write the scores to DIR/scores.json."),
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="Write report.html, its plots and scores.json."
+        ),
     ] = None,
+    plots: Annotated[bool, typer.Option(help="Plots and pictures in the report.")] = True,
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="report, or mpii-submission: write the one candidate's pred_keypoints_mpii.mat "
+            "to the file -o.",
+        ),
+    ] = "report",
+    force: Annotated[bool, typer.Option("--force", help="Replace existing results.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
-    """Score weights on data sets: joints with the annotated boxes, or people at IoU 0.5."""
-    from humanpose.api import load_model
-    from humanpose.apps.data_sets import data_path, part_of, read_marks
-    from humanpose.data.readers import read
-    from humanpose.files import atomic_write
+    """Score predictions and networks on data sets: joints, or people at IoU 0.5."""
+    from humanpose.apps import candidates as loading
+    from humanpose.apps.data_sets import read_marks
+    from humanpose.apps.scoring import Rules
+    from humanpose.errors import InputError
+    from humanpose.infer.looks import Procedure
     from humanpose.infer.runtime import Settings
 
-    sets = {name: part_of(read(name, path), split, name) for name, path in map(data_path, data)}
-    loaded, spec, _ = load_model(weights, Settings(runtime, precision))
-    test = ", flip test" if flip else ""
-    typer.echo(f"{spec.name} ({loaded.name}, {loaded.precision}{test})")
-    report: dict[str, dict[str, object]] = {}
-    for name, samples in sets.items():
-        scores = _scores(loaded, spec, samples, read_marks(marks), threshold, flip, quiet)
-        report[name] = {score.rule: _print(name, split, score) for score in scores}
+    if form not in ("report", "mpii-submission"):
+        raise InputError(f"format {form!r} is neither report nor mpii-submission")
+    rules = Rules(tuple(score or ()), tuple(threshold or ()), convention, compat)
+    if output is not None and form == "report":
+        from humanpose.apps import reporting
+
+        reporting.prepare(output, force=force, with_plots=plots)
+    settings = Settings(runtime, precision)
+    procedure = Procedure(flip, scales, crop, decode, compat=net_compat)
+    sets, found = loading.read_all(data, entries, split, rules)
+    for entry in dict.fromkeys(entries):
+        if entry not in found:
+            found[entry] = loading.load_network(entry, settings, size, procedure)
+    candidates = loading.labelled(entries, found)
+    for label, candidate in candidates.items():
+        typer.echo(_introduced(label, candidate))
+    if form == "mpii-submission":
+        _submit(candidates, sets, output, force, quiet)
+        return
+    outcomes: list[Outcome] = []
+    for each in sets:
+        outcome = loading.outcome_on(each, candidates, rules, read_marks(marks), _progress(quiet))
+        typer.echo(_told(outcome, rules))
+        outcomes.append(outcome)
     if output is not None:
-        content = {
-            "model": spec.name,
-            "runtime": loaded.name,
-            "precision": loaded.precision,
-            "flip test": flip,
-            "split": split,
-            "scores": report,
-        }
-        with atomic_write(output / "scores.json") as file:
-            file.write(json.dumps(content, indent=1).encode())
+        written = reporting.write(output, outcomes, candidates, rules, with_plots=plots)
+        if not quiet:
+            typer.echo(f"report in {written}")
 
 
-def _scores(
-    loaded: object,
-    spec: ModelSpec,
-    samples: list[Sample],
-    marks: dict[str, list[list[float]]],
-    threshold: float | None,
-    flip: bool,
-    quiet: bool,
-) -> list[Score]:
-    from humanpose.apps import scoring
-    from humanpose.data.people import pictures_of
-    from humanpose.infer.detector import Detector
-    from humanpose.infer.estimator import Estimator
+def _introduced(label: str, candidate: Candidate) -> str:
+    about = candidate.about
+    if candidate.network is None:
+        return f"{label}: {about['file']}"
+    way = f", {candidate.procedure}" if str(candidate.procedure) else ""
+    return f"{label} ({about['runtime']}, {about['precision']}{way})"
 
+
+def _told(outcome: Outcome, rules: Rules) -> str:
+    """The table of one data set, for the terminal."""
+    from humanpose.apps.evaluation import heading, table, text_table
+
+    rows = table(outcome.results, rules.convention)
+    lines = heading(outcome.data.name, outcome.data.split, outcome.truth, outcome.results, rules)
+    return "\n".join(["", *lines, text_table(list(outcome.results), rows)])
+
+
+def _progress(quiet: bool) -> Callable[[Sequence[T]], Iterable[T]]:
     def progress(items: Sequence[T]) -> Iterable[T]:
         from rich.progress import track
 
         return items if quiet else track(items, "scoring", transient=True)
 
-    if spec.task == "person":
-        pictures = pictures_of(samples, marks)
-        detector = Detector(loaded, spec, threshold=threshold)  # type: ignore[arg-type]
-        return scoring.person_scores(detector, pictures, progress=progress)
-    return scoring.pose_scores(Estimator(loaded, spec, flip=flip), samples, progress=progress)  # type: ignore[arg-type]
+    return progress
 
 
-def _print(name: str, split: str, score: Score) -> object:
-    """Print a score with its joints; returns its JSON value."""
-    typer.echo(f"{name} {split}: {score.rule}: {score.value:.4f}")
-    rows = {
-        joint: round(float(value), 4)
-        for joint, value, count in zip(score.joints, score.per_joint, score.count, strict=True)
-        if count
-    }
-    for joint, count in zip(score.joints, score.count, strict=True):
-        if count:
-            typer.echo(f"  {joint:<16}{rows[joint]:8.4f}  ({count} joints)")
-    return {"value": round(score.value, 4), "per_joint": rows}
+def _submit(
+    candidates: dict[str, Candidate],
+    sets: list[DataSet],
+    output: Path | None,
+    force: bool,
+    quiet: bool,
+) -> None:
+    from humanpose.apps.candidates import matched_on
+    from humanpose.data.submission import write_submission
+    from humanpose.errors import InputError
+    from humanpose.files import prepare_output
+
+    if len(candidates) != 1 or [each.name for each in sets] != ["mpii"] or output is None:
+        raise InputError("--format mpii-submission takes one candidate, --against mpii and -o FILE")
+    prepare_output(output, force=force)
+    (data,), (candidate,) = sets, candidates.values()
+    found = matched_on(data, candidate, _progress(quiet))
+    filled, wanted = write_submission(output, data.path, data.samples, found.joints)
+    typer.echo(f"{filled} people predicted, {wanted} asked for by the test; written to {output}")
