@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from humanpose.apps import prediction
+from humanpose.infer.live import results
 from humanpose.media.sinks import _sound
 from humanpose.media.sinks.video import VideoSink
 from humanpose.media.sources import expand
@@ -365,9 +366,11 @@ def test_no_damage_fails_the_video(
 def test_predict_keeps_the_sound_and_tells_what_is_wrong(tmp_path: Path) -> None:
     def run(source: Path) -> prediction.Outcome:
         estimator: Any = SimpleNamespace(
-            process=lambda frame: frame, header=lambda source: {}, skeleton=BODY19
+            follow=lambda video, _: results(video, lambda frame: frame),
+            header=lambda *_: {},
+            skeleton=BODY19,
         )
-        jobs = prediction.plan([str(source)], "video", tmp_path / "o", min_score=0.3, force=True)
+        jobs = prediction.plan([str(source)], "video", tmp_path / "o", force=True)
         return prediction.run(jobs, estimator, quiet=True)
 
     source = film(tmp_path / "a.mkv", "ac3")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from test_audio import film, heard, times, write
+from test_openpose_trc import read_trc
 
 from humanpose.draw import draw_people
 from humanpose.errors import InputError, OutputError
@@ -25,6 +26,7 @@ from humanpose.media.sources.video import VideoSource
 from humanpose.results import frame_record, header, people_of, read_records
 from humanpose.skeleton import BODY19
 from humanpose.types import Frame, Person
+from humanpose.views import Look
 
 HEAD = header(BODY19, [{"name": "lite"}], "walk.mp4")
 
@@ -61,7 +63,11 @@ def video_sink(path: Path, **options: Any) -> VideoSink:
 
 
 MAKERS: dict[str, Callable[..., Any]] = {
-    **{f"x.{name}": (lambda path, name=name, **o: record_sink(name, path, **o)) for name in SINKS},
+    **{
+        f"x.{name}": (lambda path, name=name, **o: record_sink(name, path, **o))
+        for name in SINKS
+        if name != "openpose"  # a folder, tested below
+    },
     "x.png": picture_sink,
     "x.mp4": video_sink,
 }
@@ -108,7 +114,7 @@ def test_error_leaves_nothing_under_the_name(
         raise ZeroDivisionError
     assert path.read_bytes() == b"old"
     kept = {path} | (
-        {tmp_path / f"{name}.part"} if name in ("x.jsonl", "x.csv", "x.mp4") else set()
+        {tmp_path / f"{name}.part"} if name in ("x.jsonl", "x.csv", "x.mp4", "x.trc") else set()
     )
     assert set(tmp_path.iterdir()) == kept
 
@@ -134,7 +140,7 @@ def small_files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.parametrize("name", ["x.jsonl", "x.csv", "x.json", "x.coco", "x.mp4"])
+@pytest.mark.parametrize("name", ["x.jsonl", "x.csv", "x.json", "x.coco", "x.mp4", "x.trc"])
 def test_full_disk_is_one_clear_error(tmp_path: Path, small_files: None, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(b"old")
@@ -197,7 +203,7 @@ def test_coco_is_a_bare_list(tmp_path: Path) -> None:
     assert [r["image_id"] for r in got] == [1, 3, 3] and len(got[0]["keypoints"]) == 51
 
 
-@pytest.mark.parametrize("name", SINKS)
+@pytest.mark.parametrize("name", ["jsonl", "csv", "json", "coco", "trc"])
 def test_no_frames_make_a_valid_empty_file(tmp_path: Path, name: str) -> None:
     with record_sink(name, tmp_path / "a"):
         pass
@@ -207,12 +213,12 @@ def test_no_frames_make_a_valid_empty_file(tmp_path: Path, name: str) -> None:
     elif name == "coco":
         assert json.loads(text) == []
     else:
-        assert text.count("\n") == 1
+        assert text.count("\n") == (6 if name == "trc" else 1)
 
 
 def test_picture_shows_the_people(tmp_path: Path) -> None:
     one = frame(3, 2)
-    with PictureSink(tmp_path / "a.png", min_score=0.6, boxes=False) as sink:
+    with PictureSink(tmp_path / "a.png", look=Look("skeleton", 0.6)) as sink:
         sink.write(one)
     want = draw_people(one.image, one.people, min_score=0.6, boxes=False)
     assert (load_image(tmp_path / "a.png") == want).all()
@@ -251,7 +257,7 @@ def test_video_draws_people_above_the_score(tmp_path: Path) -> None:
     one = frame(0, 2, size=(320, 240), time=0)
     for min_score in (0.1, 0.9):
         path = tmp_path / f"{min_score}.mp4"
-        with VideoSink(path, 320, 240, 25, min_score=min_score, boxes=False) as sink:
+        with VideoSink(path, 320, 240, 25, look=Look("skeleton", min_score)) as sink:
             sink.write(one)
         _, (image,) = read(path)
         want = draw_people(one.image, one.people, min_score=min_score, boxes=False)
@@ -287,10 +293,14 @@ sys.path[:0] = ["tests", "src"]
 from pathlib import Path
 from test_sinks import frame, record_sink, video_sink
 folder = Path(sys.argv[1])
-with record_sink("jsonl", folder / "a.jsonl") as lines, video_sink(folder / "a.mp4") as video:
+from contextlib import ExitStack
+with ExitStack() as stack:
+    kinds = ("jsonl", "csv", "trc", "openpose")
+    sinks = [stack.enter_context(record_sink(kind, folder / f"a.{kind}")) for kind in kinds]
+    sinks.append(stack.enter_context(video_sink(folder / "a.mp4")))
     for i in range(150):
-        lines.write(frame(i))
-        video.write(frame(i))
+        for sink in sinks:
+            sink.write(frame(i))
     os._exit(9)
 """
 
@@ -298,7 +308,12 @@ with record_sink("jsonl", folder / "a.jsonl") as lines, video_sink(folder / "a.m
 def test_killed_writer_leaves_readable_parts(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], timeout=60)
     assert done.returncode == 9
-    assert {p.name for p in tmp_path.iterdir()} == {"a.jsonl.part", "a.mp4.part"}
+    kinds = ("jsonl", "csv", "trc", "openpose", "mp4")
+    assert {p.name for p in tmp_path.iterdir()} == {f"a.{kind}.part" for kind in kinds}
+    assert len((tmp_path / "a.csv.part").read_text().splitlines()) == 151
+    head, _, rows = read_trc(tmp_path / "a.trc.part")
+    assert int(head["NumFrames"]) == len(rows) == 150
+    assert len(list((tmp_path / "a.openpose.part").iterdir())) == 150
     _, records = read_records(tmp_path / "a.jsonl.part")
     assert len(list(records)) == 150
     assert len(read(tmp_path / "a.mp4.part")[0]) > 50  # what the encoder held back is lost
@@ -343,16 +358,18 @@ def test_full_disk_is_one_clear_error_with_sound_too(tmp_path: Path, small_files
 def test_open_sinks_names_the_files(tmp_path: Path) -> None:
     output = tmp_path / "sub" / "walk.v2.mp4"
     with ExitStack() as stack:
-        for sink in open_sinks(["jsonl", "csv", "json", "coco"], output, HEAD, BODY19):
+        for sink in open_sinks(SINKS, output, HEAD, BODY19):
             stack.enter_context(sink).write(FRAMES[0])
     assert {p.name for p in output.parent.iterdir()} == {
         "walk.v2.jsonl",
         "walk.v2.csv",
         "walk.v2.json",
         "walk.v2.coco.json",
+        "walk.v2.openpose",
+        "walk.v2.trc",
     }
     with pytest.raises(
-        InputError, match="no record format 'xml'; there are jsonl, csv, json, coco"
+        InputError, match="no record format 'xml'; there are jsonl, csv, json, coco, openpose, trc"
     ):
         open_sinks(["xml"], output, HEAD, BODY19)
 

@@ -4,26 +4,15 @@ A sink is a context manager with `write(frame)`. Leaving it normally completes i
 by an error leaves nothing under the file's name.
 """
 
-from humanpose.media.sinks.pictures import PictureSink
-from humanpose.media.sinks.records import (
-    SINKS,
-    SUFFIXES,
-    CocoSink,
-    CsvSink,
-    JsonlSink,
-    JsonSink,
-    RecordSink,
-    open_sinks,
-)
+from humanpose.media.sinks.kinds import SINKS, SUFFIXES, open_sinks
+from humanpose.media.sinks.pictures import PictureSink, save_heat_maps
+from humanpose.media.sinks.records import RecordSink
 
 __all__ = [
     "SINKS",
     "SUFFIXES",
-    "CocoSink",
-    "CsvSink",
-    "JsonSink",
-    "JsonlSink",
     "PictureSink",
     "RecordSink",
     "open_sinks",
+    "save_heat_maps",
 ]

@@ -1,4 +1,4 @@
-"""An annotated picture."""
+"""An annotated picture, and pictures of its heat maps."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from humanpose.draw import draw_people
+from humanpose.draw import draw_heat
+from humanpose.errors import OutputError
 from humanpose.files import prepare_output
 from humanpose.images import save_image
 from humanpose.types import U8, Frame
+from humanpose.views import Look
 
 
 class PictureSink:
@@ -19,20 +21,18 @@ class PictureSink:
         self,
         path: str | Path,
         *,
-        min_score: float = 0.3,
-        boxes: bool = True,
+        look: Look = Look(),
         force: bool = False,
     ) -> None:
         """Nothing is touched before `with`.
 
         Args:
             path: the file; its suffix says the format.
-            min_score: joints below it are not drawn.
-            boxes: also draw boxes.
+            look: how frames are drawn.
             force: replace an existing file.
         """
         self.path = Path(path)
-        self._min_score, self._boxes, self._force = min_score, boxes, force
+        self._look, self._force = look, force
         self._drawn: U8 | None = None
 
     def __enter__(self) -> Self:
@@ -41,9 +41,7 @@ class PictureSink:
 
     def write(self, frame: Frame) -> None:
         """Draw `frame`; of several frames the last one stays."""
-        self._drawn = draw_people(
-            frame.image, frame.people, min_score=self._min_score, boxes=self._boxes
-        )
+        self._drawn = self._look.draw(frame)
 
     def __exit__(
         self,
@@ -53,3 +51,27 @@ class PictureSink:
     ) -> None:
         if kind is None and self._drawn is not None:
             save_image(self.path, self._drawn)
+
+
+def save_heat_maps(folder: Path, frame: Frame, *, force: bool = False) -> None:
+    """Write the heat maps of a frame's people: a picture a joint, one of all joints a stage.
+
+    Args:
+        folder: for joint_00_nose.jpg ..., stage_1.jpg ...; made if need be.
+        frame: its people carry `maps`; without any person nothing is written.
+        force: write into a folder that is already there.
+
+    Raises:
+        OutputError: if the folder exists and `force` is off, or a file cannot be written.
+    """
+    maps = [person.maps for person in frame.people if person.maps is not None]
+    if not maps:
+        return
+    if folder.exists() and not force:
+        raise OutputError(f"{folder} exists; add --force to write into it")
+    for i, name in enumerate(frame.people[0].skeleton.joints):
+        heat = draw_heat(frame.image, frame.people, joint=i)
+        save_image(folder / f"joint_{i:02}_{name}.jpg", heat)
+    for stage in range(len(maps[0])):
+        heat = draw_heat(frame.image, frame.people, stage=stage)
+        save_image(folder / f"stage_{stage + 1}.jpg", heat)

@@ -16,7 +16,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from humanpose.errors import InputError
 from humanpose.files import atomic_write, output_error, part_path, prepare_output, sync
 from humanpose.results import (
     ImageIds,
@@ -101,7 +100,7 @@ class RecordSink(ABC):
         """Let go of what is open, completed or not."""
 
 
-class _Stream(RecordSink):
+class StreamSink(RecordSink):
     """Grows as NAME.part, readable up to its last line at any moment; renamed at the end."""
 
     _file: IO[bytes]
@@ -142,7 +141,7 @@ class _Stream(RecordSink):
     def _lines(self, record: Record) -> bytes: ...
 
 
-class JsonlSink(_Stream):
+class JsonlSink(StreamSink):
     """The record itself: a header line, then a line per frame."""
 
     def _first(self) -> bytes:
@@ -152,7 +151,7 @@ class JsonlSink(_Stream):
         return to_line(record)
 
 
-class CsvSink(_Stream):
+class CsvSink(StreamSink):
     """A row per person and frame."""
 
     def _first(self) -> bytes:
@@ -237,36 +236,3 @@ class CocoSink(_Spooled):
         with atomic_write(self.path) as file:
             self._pour("results", file)
             file.write(b"\n")
-
-
-SINKS: dict[str, type[RecordSink]] = {
-    "jsonl": JsonlSink,
-    "csv": CsvSink,
-    "json": JsonSink,
-    "coco": CocoSink,
-}
-SUFFIXES = {"jsonl": ".jsonl", "csv": ".csv", "json": ".json", "coco": ".coco.json"}
-
-
-def open_sinks(
-    names: Iterable[str], output: Path, header: Record, skeleton: Skeleton, force: bool = False
-) -> list[RecordSink]:
-    """Record sinks, not yet entered, for the files OUTPUT.jsonl, OUTPUT.csv and so on.
-
-    Args:
-        names: keys of `SINKS`.
-        output: path whose suffix is replaced, such as the output folder / `Item.output`.
-        header: as `results.header` makes it.
-        skeleton: of the people in every frame.
-        force: replace existing files.
-
-    Raises:
-        InputError: a name is not known.
-    """
-    names = list(names)
-    for name in names:
-        if name not in SINKS:
-            raise InputError(f"no record format {name!r}; there are {', '.join(SINKS)}")
-    return [
-        SINKS[name](output.with_suffix(SUFFIXES[name]), header, skeleton, force) for name in names
-    ]

@@ -17,11 +17,11 @@ from av.codec import Codec
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from humanpose.draw import draw_people
 from humanpose.errors import OutputError
 from humanpose.files import output_error, part_path, prepare_output, sync
 from humanpose.media.sinks._sound import Sound
 from humanpose.types import U8, Frame
+from humanpose.views import Look
 
 # First found wins. The later ones are for FFmpeg builds without GPL parts.
 _ENCODERS = ("libx264", "libopenh264", "h264_videotoolbox", "mpeg4")
@@ -53,8 +53,7 @@ class VideoSink:
         height: int,
         rate: Fraction | float,
         *,
-        min_score: float = 0.3,
-        boxes: bool = True,
+        look: Look = Look(),
         audio: str | Path | None = None,
         force: bool = False,
     ) -> None:
@@ -62,11 +61,11 @@ class VideoSink:
 
         Args:
             path: the file, .mp4.
-            width: pixels; an odd one is padded by a column, a frame of another size is scaled.
+            width: of the frames, pixels; an odd one is padded by a column, a frame of another size
+                is scaled.
             height: pixels.
             rate: frames per second that the encoder plans its bits for; times come from frames.
-            min_score: joints below it are not drawn.
-            boxes: also draw boxes.
+            look: how frames are drawn.
             audio: the video that the frames come from; its sound, if it has any, is kept: copied,
                 or as AAC where it does not fit into mp4.
             force: replace an existing file.
@@ -76,9 +75,9 @@ class VideoSink:
         self._audio = audio
         self._sound: Sound | None = None
         self._frames = 0
-        self._size = (width, height)
+        self._size = look.size(width, height)
         self._rate = Fraction(min(max(rate, 1), 240)).limit_denominator(1001)
-        self._min_score, self._boxes, self._force = min_score, boxes, force
+        self._look, self._force = look, force
         self._last = -1  # ticks of the last frame
         self._part = part_path(self.path)
 
@@ -120,7 +119,7 @@ class VideoSink:
 
     def write(self, frame: Frame) -> None:
         """Append `frame`. Raises OutputError if that fails."""
-        drawn = draw_people(frame.image, frame.people, min_score=self._min_score, boxes=self._boxes)
+        drawn = self._look.draw(frame)
         picture = av.VideoFrame.from_ndarray(self._fitted(drawn), format="rgb24")
         if self._sound is not None and self._last < 0:
             self._sound.skip(frame.time)

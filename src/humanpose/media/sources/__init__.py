@@ -1,5 +1,6 @@
-"""Where frames come from. `VideoSource` lives in `sources.video`, which alone imports PyAV."""
+"""Where frames come from. Only the modules of the single sources import their codecs."""
 
 from humanpose.media.sources.pictures import Item, expand
+from humanpose.media.sources.source import Source, open_source
 
-__all__ = ["Item", "expand"]
+__all__ = ["Item", "Source", "expand", "open_source"]

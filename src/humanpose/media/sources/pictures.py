@@ -14,6 +14,7 @@ from pathlib import Path
 from humanpose.errors import InputError
 from humanpose.files import input_error
 from humanpose.images import IMAGE_SUFFIXES, SAVE_SUFFIXES, is_picture
+from humanpose.media.sources.source import NUMBER, file_name, kind_of
 
 # HEIC is not read, but found, so that the loader's clear line reaches the user.
 _PICTURES = IMAGE_SUFFIXES | {".heic", ".heif"}
@@ -25,29 +26,34 @@ _MAX_NAME_BYTES = 220
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One file to work on.
+    """One picture, or one thing that moves, to work on.
 
     Attributes:
-        path: the file, as the user named it.
-        kind: "picture" or "video".
+        path: the file, as the user named it; of what is no file a name for it.
+        kind: "picture", or "video" for all that `open_source` opens.
         output: relative path of its result; it ends in .jpg, .jpeg, .png, .webp or, for a video,
             .mp4. No two items share one, nor share one after `with_suffix`, not even where upper
             and lower case are the same.
+        source: what `open_source` takes.
     """
 
     path: Path
     kind: str
     output: Path
+    source: str
 
 
-def expand(sources: Sequence[str], *, exclude: Path | None = None) -> list[Item]:
+def expand(
+    sources: Sequence[str], *, exclude: Path | None = None, as_video: bool = False
+) -> list[Item]:
     """The pictures and videos that `sources` name, in their order, each file once.
 
     Args:
-        sources: files, folders (searched to the bottom, hidden files left out) and glob patterns
-            (** included). In folders and patterns, files that are neither picture nor video are
-            passed over; a file that is named is always taken.
+        sources: files, folders (searched to the bottom, hidden files left out), glob patterns
+            (** included), and what else `open_source` knows. In folders and patterns, files that
+            are neither picture nor video are passed over; a file that is named is always taken.
         exclude: folder to leave out, such as the one that results go to.
+        as_video: the pictures of a folder or pattern are one video.
 
     Raises:
         InputError: a source does not exist, or holds no picture and no video.
@@ -56,13 +62,51 @@ def expand(sources: Sequence[str], *, exclude: Path | None = None) -> list[Item]
     found: list[tuple[str, Item]] = []
     skipped = None if exclude is None else os.path.abspath(exclude)
     for source in sources:
+        several = as_video and (glob.has_magic(source) or os.path.isdir(source))
+        if kind_of(source) or (several and not os.path.isfile(source)):
+            if kind_of(source) in ("", "sequence"):
+                sequence_files(source)
+            name = file_name(source)
+            path = Path(source) if os.path.lexists(source) else Path(name)
+            found.append((name, Item(path, "video", _output(Path(name), "video"), source)))
+            continue
         for top, path in _files_of(source, skipped):
             place = os.path.abspath(path)
             if place not in seen:
                 seen.add(place)
                 kind = _kind(path) or "video"
-                found.append((top, Item(path, kind, _output(path.relative_to(top), kind))))
+                item = Item(path, kind, _output(path.relative_to(top), kind), str(path))
+                found.append((top, item))
     return _without_clashes(found)
+
+
+def sequence_files(source: str) -> list[tuple[int, Path]]:
+    """(index, picture) of the video that a numbered pattern, a folder or a glob pattern means.
+
+    Numbers count from the first that there is, so that a missing one leaves a gap; without them
+    the natural order counts.
+
+    Raises:
+        InputError: there is no picture.
+    """
+    if kind_of(source) != "sequence":
+        files = (file for _, file in _files_of(source, None))
+        pictures = list(enumerate(file for file in files if _kind(file) == "picture"))
+        if not pictures:
+            raise InputError(f"{source} holds no picture")
+        return pictures
+    path = Path(source)
+    before, width, after = NUMBER.split(path.name, maxsplit=1)
+    digits = rf"(\d{{{width or 1},}})"
+    name = re.compile(re.escape(before) + digits + re.escape(after))
+    try:
+        matches = [(name.fullmatch(entry), entry) for entry in os.listdir(path.parent)]
+    except OSError as error:
+        raise input_error(path.parent, error) from error
+    found = sorted((int(match[1]), path.parent / entry) for match, entry in matches if match)
+    if not found:
+        raise InputError(f"{source} matches no file")
+    return [(number - found[0][0], file) for number, file in found]
 
 
 def _files_of(source: str, skipped: str | None) -> list[tuple[str, Path]]:

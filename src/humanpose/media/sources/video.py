@@ -1,4 +1,4 @@
-"""Frames of a video file through PyAV: upright, with the container's own times."""
+"""Frames of a video through PyAV: upright, with the container's own times."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import os
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import av
 import numpy as np
@@ -16,8 +14,9 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from humanpose.errors import FormatError
+from humanpose.errors import FormatError, InputError
 from humanpose.files import file_size, input_error
+from humanpose.media.sources.source import Source, is_address, shown
 from humanpose.types import U8, Frame
 
 # Only self-contained formats: a play list called holiday.mp4 could make FFmpeg open other files
@@ -27,37 +26,37 @@ _FORMATS = (
     "h264,hevc,m4v,mjpeg,obu,rm,apng"
 )
 _OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
+# A file at the other end of a network, which answers within these seconds.
+_REMOTE = _OPTIONS | {"protocol_whitelist": "http,https,httpproxy,tcp,tls"}
+_TIMEOUT_S = 10.0
 _DEFAULT_RATE = Fraction(25)
 
 
-class VideoSource:
-    """Iterator over the frames of a video; a context manager. It can be read once.
+class VideoSource(Source):
+    """The frames of a video.
 
     Attributes:
-        name: file name; frames are called name#index.
-        width: pixels of the first frame, after rotation.
-        height: pixels of the first frame, after rotation.
-        rate: mean frames per second.
         start: seconds on the container's clock at the first frame, whose own time is 0.
         length: seconds of video from there on that the container declares, 0 if it does not.
         frames: number of frames that the container declares, None if it does not.
-        problems: one line for each thing that went wrong so far; complete after the last frame.
     """
 
+    rate: Fraction
+
     def __init__(self, path: str | Path) -> None:
-        """Open `path` and decode its first frame.
+        """Open `path`, a file or its address, and decode its first frame.
 
         Raises:
             InputError: no such file.
             FormatError: empty, not a video, or without a single readable frame.
         """
-        self.name = Path(path).name
-        self.problems: list[str] = []
+        self.name = Path(shown(str(path))).name
+        self.problems = []
         self._errors = 0  # packets that could not be decoded and are not counted as a gap yet
         self._flawed = 0  # frames that the decoder had to mend
         self._container = open_container(path)
         try:
-            self._stream = _video_stream(self._container, path)
+            self._stream = video_stream(self._container, path)
             self._decoded = self._decode()
             first = next(self._decoded, None)
             if first is None:
@@ -76,17 +75,6 @@ class VideoSource:
         length, exact = _length(self._container, self._stream)
         # What is not of this stream may include its late start.
         self.length = length if exact else max(length - max(self.start, 0), 0.0)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Let go of the file; frames already handed out stay good."""
@@ -113,6 +101,8 @@ class VideoSource:
             read += 1
             # Some AVI files give every frame the length of their clock's tick.
             end = time + max(_seconds(frame.duration, frame) or float(1 / self.rate), time - before)
+            if self._stopped:
+                return
             decoded = next(self._decoded, None)
         self._judge(read, index + 1 - read + self._errors, end)
 
@@ -144,7 +134,7 @@ class VideoSource:
                 return
             for frame in frames:
                 try:
-                    image = _upright(frame)
+                    image = upright(frame)
                 except (av.error.FFmpegError, ValueError):
                     self._errors += 1
                     continue
@@ -183,6 +173,8 @@ def open_container(path: str | Path) -> InputContainer:
         InputError: no such file.
         FormatError: empty or not a video.
     """
+    if is_address(str(path)):
+        return _open_remote(str(path))
     file_size(path)
     try:
         # An absolute path, or FFmpeg would take "a:b.mp4" for an address of protocol a.
@@ -194,7 +186,15 @@ def open_container(path: str | Path) -> InputContainer:
         raise FormatError(f"{path} is not a video that can be read ({reason})") from error
 
 
-def _video_stream(container: InputContainer, path: str | Path) -> VideoStream:
+def _open_remote(address: str) -> InputContainer:
+    try:
+        return av.open(address, options=_REMOTE, timeout=_TIMEOUT_S)
+    except (av.error.FFmpegError, ValueError, OSError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{shown(address)} cannot be read ({reason})") from error
+
+
+def video_stream(container: InputContainer, path: str | Path) -> VideoStream:
     """The stream to show, set up for decoding; a cover picture of music is none."""
     for stream in container.streams.video:
         if Disposition.attached_pic not in Disposition(stream.disposition):
@@ -207,7 +207,7 @@ def _video_stream(container: InputContainer, path: str | Path) -> VideoStream:
     raise FormatError(f"{path} holds no video")
 
 
-def _upright(frame: VideoFrame) -> U8:
+def upright(frame: VideoFrame) -> U8:
     """RGB (H, W, 3) turned as the container asks."""
     # One thread: swscale's slices cost more than they save (2.6 times slower here).
     rgb = frame.reformat(format="rgb24", threads=1).to_ndarray()

@@ -1,0 +1,265 @@
+"""Capture and inference of what does not wait: the newest frame, and the newest result, any time.
+
+A camera goes on while the networks work. So capture, inference and whoever looks run in threads of
+their own, no frame waits for its turn, and a result is at most one frame and one inference old.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Protocol, Self
+
+from humanpose.infer.pipeline import Channel, overlapped
+from humanpose.types import Frame
+
+Process = Callable[[Frame], Frame]
+
+_WINDOW = 2.0  # seconds over which rates are counted
+_PATIENCE = 5.0  # seconds that `stop` waits for a thread
+
+
+class Source(Protocol):
+    """What `Live` asks of a source; `media.sources.Source` has more to tell."""
+
+    live: bool
+
+    def __iter__(self) -> Iterator[Frame]: ...
+
+    def stop(self) -> None:
+        """End the iteration soon; may be called from any thread."""
+
+    def close(self) -> None:
+        """Let go of everything, once the iteration is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """How a `Live` is doing.
+
+    Attributes:
+        captured: frames that came.
+        results: frames that were looked at.
+        dropped: frames that were not, because a newer one had come.
+        capture_rate: frames per second over the last two seconds.
+        result_rate: results per second over the last two seconds.
+        age: seconds from capture to result, of the newest result; NaN before the first.
+    """
+
+    captured: int
+    results: int
+    dropped: int
+    capture_rate: float
+    result_rate: float
+    age: float
+
+
+class Live:
+    """Runs a source and an estimator apart; a context manager that starts and stops them.
+
+    A file is played by its own clock, as if it were a camera.
+
+    Attributes:
+        process: the estimator's function; another one may be set at any time and acts on the next
+            frame.
+        continuous: look at every frame that there is time for; else only when `look` is called.
+        frame: the newest frame, None before the first.
+        result: the newest frame with its people, None before the first.
+        over: the source has ended and everything is looked at.
+    """
+
+    def __init__(self, source: Source, process: Process) -> None:
+        """Take over `source`, which is closed in the end. Nothing runs before `start`."""
+        self.source, self.process = source, process
+        self.continuous = True
+        self.frame: Frame | None = None
+        self.result: Frame | None = None
+        self.over = False
+        self._broken: Exception | None = None  # what ended the source
+        self._failed: Exception | None = None  # what `process` raised last
+        self._asked = self._ended = False
+        self._fresh = False  # whether `frame` is still to be looked at
+        self._dropped = 0
+        self._changed = threading.Condition()
+        self._stop = threading.Event()
+        self._captures, self._results = _Rate(), _Rate()
+        self._age = math.nan
+        self._followers: list[Channel] = []
+        self._threads = [
+            threading.Thread(target=self._capture, name="capture", daemon=True),
+            threading.Thread(target=self._infer, name="inference", daemon=True),
+        ]
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Begin to capture and to look."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """End everything, at the latest after the frame at hand, and close the source."""
+        self._stop.set()
+        self.source.stop()
+        with self._changed:
+            self._changed.notify_all()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(_PATIENCE)
+        if not self._threads[0].is_alive():  # who still reads must not lose the ground
+            self.source.close()
+
+    @property
+    def error(self) -> Exception | None:
+        """What ended the source, else what `process` raised at the newest frame, else None."""
+        return self._broken or self._failed
+
+    def look(self) -> None:
+        """Look at one frame, the newest, though not `continuous`."""
+        with self._changed:
+            self._asked = True
+            self._fresh = self.frame is not None
+            self._changed.notify_all()
+
+    def statistics(self) -> Statistics:
+        """Counts and rates as of now."""
+        with self._changed:
+            return Statistics(
+                self._captures.count,
+                self._results.count,
+                self._dropped,
+                self._captures.now(),
+                self._results.now(),
+                self._age,
+            )
+
+    def follow(self) -> Channel:
+        """Every result from here on, in order, until the source ends: `with ... as frames: for`.
+
+        For sinks. Who is slow to take them slows the inference and makes nothing older. What the
+        source or `process` raises is raised in the loop.
+        """
+        channel = Channel()
+        with self._changed:
+            if self.over:
+                channel.end(self._broken)
+            else:
+                self._followers.append(channel)
+        return channel
+
+    def _capture(self) -> None:
+        began = time.monotonic()
+        try:
+            for frame in self.source:
+                if not self.source.live:
+                    # By the file's clock; what is late already is handed on at once.
+                    self._stop.wait(max(began + frame.time - time.monotonic(), 0))
+                if frame.captured is None:
+                    frame = replace(frame, captured=time.monotonic())
+                if self._stop.is_set():
+                    break
+                with self._changed:
+                    self._dropped += self._fresh and self.continuous
+                    self.frame, self._fresh = frame, True
+                    self._captures.tick()
+                    self._changed.notify_all()
+        except Exception as error:  # for whoever looks: a thread has nobody to raise it to
+            self._broken = error
+        finally:
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
+
+    def _infer(self) -> None:
+        while (frame := self._next()) is not None:
+            result: Frame | None = None
+            try:
+                result = self.process(frame)
+                self._failed = None
+            except Exception as error:
+                self._failed = error
+            with self._changed:
+                if result is not None:
+                    self.result = result
+                    self._age = time.monotonic() - (frame.captured or math.nan)
+                    self._results.tick()
+                followers = list(self._followers)
+                self._changed.notify_all()
+            for follower in followers:
+                if result is None:
+                    follower.end(self._failed)
+                elif follower.put(result):
+                    continue
+                with self._changed:
+                    self._followers.remove(follower)
+        with self._changed:
+            self.over = True
+        for follower in self._followers:
+            follower.end(self._broken)
+
+    def _next(self) -> Frame | None:
+        """Wait for a frame to look at; None at the end."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: (
+                    (self._fresh and (self.continuous or self._asked))
+                    or self._ended
+                    or self._stop.is_set()
+                )
+            )
+            if not self._fresh or self._stop.is_set() or not (self.continuous or self._asked):
+                return None
+            self._fresh = self._asked = False
+            return self.frame
+
+    def _hand_out(self, result: Frame | Exception) -> None:
+        with self._changed:
+            followers = list(self._followers)
+        for follower in followers:
+            if isinstance(result, Exception):
+                follower.end(result)
+            else:
+                follower.put(result)
+
+
+class _Rate:
+    """Counts events, and those per second of late."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._times: deque[float] = deque(maxlen=256)
+
+    def tick(self) -> None:
+        self.count += 1
+        self._times.append(time.monotonic())
+
+    def now(self) -> float:
+        since = time.monotonic() - _WINDOW
+        times = [at for at in self._times if at > since]
+        return (len(times) - 1) / max(times[-1] - times[0], 1e-9) if len(times) > 1 else 0.0
+
+
+def results(source: Source, process: Process) -> Generator[Frame, None, None]:
+    """Frames with their people: of a file every one, of a live source the newest each time."""
+    if not source.live:
+        yield from overlapped(source, process)
+        return
+    live = Live(source, process)
+    frames = live.follow()  # before the first result
+    with live, frames:
+        yield from frames

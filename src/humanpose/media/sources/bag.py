@@ -1,0 +1,118 @@
+"""Pictures of a ROS recording: a .bag of ROS 1, a folder, .db3 or .mcap of ROS 2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from humanpose.errors import FormatError, HumanPoseError, InputError, MissingExtraError
+from humanpose.media.sources.ros import PICTURES, choose, to_rgb
+from humanpose.media.sources.source import Source, file_name
+from humanpose.types import U8, Frame
+
+
+class BagSource(Source):
+    """The pictures of one topic; times are the messages' own stamps, from the first one on."""
+
+    def __init__(self, path: str, topic: str | None = None) -> None:
+        """Open the recording and read its first picture.
+
+        Args:
+            path: file or folder.
+            topic: may be left out where only one has pictures.
+
+        Raises:
+            InputError: no such recording, or topic; names those that there are.
+            FormatError: damaged, or no picture can be read.
+            MissingExtraError: rosbags is not installed.
+        """
+        try:
+            from rosbags.highlevel import AnyReader
+            from rosbags.typesys import Stores, get_typestore
+        except ImportError as error:
+            raise MissingExtraError("rosbags", "ros") from error
+        self.name = file_name(path)
+        self.problems = []
+        self._path = path
+        self._bad: list[Exception] = []
+        self._n_bad = 0
+        try:
+            # Old recordings of ROS 2 do not say how their messages are built.
+            types = get_typestore(Stores.ROS2_HUMBLE)
+            self._reader = AnyReader([Path(path)], default_typestore=types)
+            self._reader.open()
+        except Exception as error:  # a damaged file raises whatever its parser stumbles over
+            raise _damaged(path, error) from error
+        try:
+            self._choose(topic)
+            self._pictures = self._read()
+            first = next(self._pictures, None)
+            if first is None:
+                reason = f" ({self._bad[0]})" if self._bad else ""
+                raise FormatError(f"{path}: topic {self._topic} holds no picture{reason}")
+        except BaseException:
+            self.close()
+            raise
+        self._first: tuple[int, float, U8] | None = first
+        self.height, self.width = first[2].shape[:2]
+
+    def _choose(self, topic: str | None) -> None:
+        kinds = {c.topic: c.msgtype.replace("/msg/", "/") for c in self._reader.connections}
+        try:
+            self._topic = choose(topic, [name for name, kind in kinds.items() if kind in PICTURES])
+        except InputError as error:
+            raise InputError(f"{self._path}: {error}") from error
+        self._connections = [c for c in self._reader.connections if c.topic == self._topic]
+        self.frames = sum(c.msgcount for c in self._connections)
+        self.rate = max(self.frames / max(self._reader.duration * 1e-9, 1e-3), 0.1)
+
+    def _read(self) -> Iterator[tuple[int, float, U8]]:
+        """(index, seconds on the recording's clock, picture) of what can be read."""
+        index = -1
+        messages = self._reader.messages(self._connections)
+        while True:
+            try:
+                connection, written, raw = next(messages)
+            except StopIteration:
+                return
+            except Exception as error:
+                raise _damaged(self._path, error) from error
+            index += 1
+            try:
+                message: Any = self._reader.deserialize(raw, connection.msgtype)
+                image = to_rgb(message)
+            except Exception as error:
+                self._n_bad += 1
+                self._bad = self._bad or [error]
+                continue
+            stamp = message.header.stamp
+            seconds = stamp.sec + stamp.nanosec * 1e-9
+            yield index, seconds or written * 1e-9, image
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Frames in the order of recording; one that cannot be read leaves a gap in `index`."""
+        picture, self._first = self._first, None
+        start = picture[1] if picture else 0.0
+        while picture is not None and not self._stopped:
+            index, seconds, image = picture
+            yield Frame(image, index, seconds - start, f"{self.name}#{index}")
+            try:
+                picture = next(self._pictures, None)
+            except FormatError as error:
+                self.problems.append(f"{self.name}: ends early after {index + 1} frames ({error})")
+                return
+
+    def close(self) -> None:
+        """Let go of the file and note what could not be read."""
+        if self._reader.stack is not None:
+            self._reader.close()
+        if self._bad:
+            count = f"{self._n_bad} of {self.frames} pictures could not be read"
+            self.problems.append(f"{self.name}: {count} ({self._bad[0]})")
+            self._bad = []
+
+
+def _damaged(path: str, error: Exception) -> HumanPoseError:
+    text = " ".join(str(error).split())[:200] or type(error).__name__
+    return FormatError(f"{path} is not a recording that can be read ({text})")
