@@ -11,6 +11,7 @@ import humanpose
 from humanpose import PoseEstimator
 from humanpose.errors import InputError
 from humanpose.infer.estimator import Estimator
+from humanpose.infer.looks import Procedure
 
 
 @pytest.fixture(scope="module")
@@ -167,11 +168,11 @@ def test_with_the_flip_test_a_mirrored_picture_gives_mirrored_joints(estimator, 
     spec = replace(estimator._estimator.spec, crop_centre="(w-1)/2")
     apart = {}
     for flip in (True, False):
-        poser = Estimator(estimator._estimator.runtime, spec, flip=flip)
+        poser = Estimator(estimator._estimator.runtime, spec, Procedure(flip=flip))
         (person,) = poser.estimate(rgb, box)
         (mirror,) = poser.estimate(np.ascontiguousarray(rgb[:, ::-1]), other)
         back = mirror.joints[estimator.skeleton.flip_index]
         back[:, 0] = (width - 1) - back[:, 0]
         apart[flip] = np.abs(back - person.joints)[person.scores > 0.3].max()
     assert apart[True] < 0.02 < apart[False]
-    assert PoseEstimator(flip=True, cache="")._estimator.flip
+    assert PoseEstimator(flip=True, cache="")._estimator.procedure.flip

@@ -258,7 +258,7 @@ def test_every_kind_becomes_a_file_of_ours(
     assert all(torch.equal(t.float(), own[n].float()) for n, t in loaded.state_dict().items())
     assert (spec.channels, spec.input, spec.stride, spec.net) == (channels, size, stride, name)
     assert spec.decode == (
-        "peaks" if name == "cpm-person" else "argmax" if name.startswith("cpm") else "quarter"
+        "peaks" if name == "cpm-person" else "dark" if name.startswith("cpm") else "quarter"
     )
     assert spec.recipe.startswith(f"imported from {kind} file foreign-{kind} (sha256 ")
     if kind.startswith("tensorflow"):

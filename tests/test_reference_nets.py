@@ -120,6 +120,22 @@ def test_cpm_layers_have_the_releases_names():
     assert {"conv4_7_CPM", "conv5_2_CPM", "Mconv7_stage2", "Mconv1_stage6"} <= names
 
 
+def test_centre_map_may_be_psycharos():
+    torch.manual_seed(0)
+    image = torch.randn(1, 3, 64, 64)
+    net = nets.create("cpm-vgg", stages=2, centre_sigma=25 / 2**0.5).eval()
+    for part in net.modules():
+        if isinstance(part, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(part.weight)
+    rows = torch.arange(64.0)
+    away = (rows[:, None] - 32) ** 2 + (rows[None] - 32) ** 2
+    theirs = torch.exp(-away / 25**2).view(1, 1, 64, 64)
+    with torch.no_grad():
+        expected = net(image, theirs)[-1]
+        assert torch.allclose(net.outputs(image)["maps"], expected, rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(net(image, centre_map(64, 64))[-1], expected, rtol=1e-2)
+
+
 def test_centre_map_is_the_demos():
     assert centre_map(8, 6)[0, 0, 3, 4] == 1
     expected = torch.exp(torch.tensor(-(3**2 + 4**2) / (2 * 21**2)))

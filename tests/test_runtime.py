@@ -87,6 +87,13 @@ def test_cpm_runs_exported_with_its_centre_map_inside_at_any_batch(tmp_path):
             assert compare(reference, loaded, spec, crops(spec, n)).largest_value < TOLERANCE
     people = Estimator(loaded, spec).estimate(crops(spec, 1)[0], np.array([[5, 5, 40, 60]], "f4"))
     assert people[0].joints.shape == (14, 2)  # the background map is no joint
+    for backend in ("openvino", "onnxruntime"):  # another box size: the centre map moves along
+        loaded, sized = runtime.load(path, Settings(backend, "float32", cache=""), 120)
+        assert sized.input == (80, 120)
+        report = compare(reference, loaded, sized, crops(sized, 2))
+        assert report.largest_value < TOLERANCE
+    with pytest.raises(InputError, match="multiples of 8"):
+        runtime.load(path, NO_CACHE, 100)
 
 
 @pytest.mark.parametrize("place", ["backbone.stem", "backbone.blocks.9.project", "pyramid", "maps"])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,14 @@ import numpy as np
 from humanpose import files, results
 from humanpose.errors import InputError
 from humanpose.images import load_image
-from humanpose.infer import catalog, pipeline, runtime
+from humanpose.infer import catalog, live, runtime, smooth
 from humanpose.infer.detector import Detector
 from humanpose.infer.estimator import Estimator
+from humanpose.infer.hands import HandFinder
+from humanpose.infer.looks import Procedure
+from humanpose.infer.smooth import Smoothing
+from humanpose.infer.track import Follower, Following
+from humanpose.media.sources import open_source
 from humanpose.skeleton import Skeleton
 from humanpose.spec import ModelSpec
 from humanpose.types import F32, U8, Frame, Person
@@ -39,9 +45,15 @@ class PoseEstimator:
         device: "cpu", or what the runtime offers.
         threads: of one network call; None = all physical cores.
         cache: folder of compiled models; None = the user's cache folder, "" = none.
+        hands: a hand network, by file; its 21 joints of every hand go to `Frame.hands`.
         person_score: least score of a detected person; None = the detector's own.
-        flip: average with the mirrored crop: more accurate, twice the time.
         max_people: keep at most this many people of a picture, best first.
+        size: height of the pose network's input, pixels, and of a CPM person network's (the box
+            size); None = the network's own.
+        flip: average with the mirrored crop: more accurate, twice the time.
+        scales, crop, decode, compat: see `infer.looks.Procedure`. `crop` defaults to
+            "picture-height" where the person network gives places without sizes (CPM's).
+        keep_maps: give every person the heat maps of all stages the network file has.
 
     Raises:
         InputError, FormatError, DeviceError: if a model cannot be had or run as asked.
@@ -59,14 +71,29 @@ class PoseEstimator:
         cache: str | None = None,
         person_score: float | None = None,
         max_people: int | None = None,
+        size: int | None = None,
         flip: bool = False,
+        scales: str = "",
+        crop: str = "",
+        decode: str = "",
+        compat: str = "",
+        keep_maps: bool = False,
+        hands: str | Path | None = None,
     ) -> None:
         settings = _settings(runtime, precision, device, threads, cache)
         self._models: list[dict[str, Any]] = []
-        self._estimator = Estimator(*self._load(model, settings), flip=flip)
+        loaded, spec = self._load(model, settings, size)
         self._detector = None
         if person is not None:
-            self._detector = Detector(*self._load(person, settings), threshold=person_score)
+            finder, found = self._load(person, settings, size)
+            self._detector = Detector(finder, found, threshold=person_score)
+            if found.decode == "peaks":
+                crop = crop or "picture-height"
+        procedure = Procedure(flip, scales, crop, decode, keep_maps, compat)
+        self._estimator = Estimator(loaded, spec, procedure)
+        self._hands = None
+        if hands is not None:
+            self._hands = HandFinder(Estimator(*self._load(hands, settings, None)))
         self._max_people = max_people
 
     @property
@@ -90,21 +117,54 @@ class PoseEstimator:
         name = Path(picture).name if isinstance(picture, str | Path) else ""
         return self.process(Frame(image, name=name))
 
-    def stream(self, source: str | Path) -> Iterator[Frame]:
-        """Frames of a video with their people, in order; constant memory.
+    def stream(
+        self,
+        source: str | Path,
+        *,
+        track: bool = True,
+        smoothing: str | Smoothing = "auto",
+        detect_every: int = 1,
+    ) -> Iterator[Frame]:
+        """Frames of what moves with their people, in order; constant memory.
 
-        Reading runs ahead in a thread of its own. Times are the container's.
+        Reading runs ahead in a thread of its own. Times are the container's; of a camera or stream
+        come the newest frames, and what there was no time for is left out.
+
+        Args:
+            source: a video file, or what else `media.sources.open_source` knows.
+            track: number the people.
+            smoothing: "none", "kalman", "one-euro", "rts" (each frame comes a second late) or
+                settings of `infer.smooth`; "auto" = kalman for live sources, none for files.
+            detect_every: frames from one call of the person network to the next; between them
+                boxes come from the last pose.
         """
-        from humanpose.media.sources.video import VideoSource
+        following = Following(track, smoothing, detect_every)
+        with open_source(source) as video, closing(self.follow(video, following)) as frames:
+            yield from frames
 
-        with VideoSource(Path(source)) as video:
-            yield from pipeline.overlapped(video, self.process)
+    def follow(
+        self, source: live.Source, following: Following = Following()
+    ) -> Generator[Frame, None, None]:
+        """The frames of `source` with their people: of a file all, of a camera the newest."""
+        work = self.follower(following.detect_every) if following.track else self.process
+        with closing(live.results(source, work)) as frames:
+            yield from smooth.smoothed(frames, following.method(live=source.live))
+
+    def follower(self, detect_every: int = 1) -> Callable[[Frame], Frame]:
+        """Like `process`, for frames one after another: people keep their numbers."""
+        follower = Follower(
+            self._detector, self._estimator, every=detect_every, max_people=self._max_people
+        )
+        return lambda frame: self._with_hands(follower(frame))
 
     def process(self, frame: Frame) -> Frame:
         """`frame` with the people found in it."""
         boxes, scores = self._boxes(frame.image)
         people = self._estimator.estimate(frame.image, boxes, scores)
-        return dataclasses.replace(frame, people=people)
+        return self._with_hands(dataclasses.replace(frame, people=people))
+
+    def _with_hands(self, frame: Frame) -> Frame:
+        return frame if self._hands is None else self._hands(frame)
 
     def estimate(self, rgb: U8, boxes: F32) -> tuple[Person, ...]:
         """One Person per given box, same order.
@@ -115,9 +175,9 @@ class PoseEstimator:
         """
         return self._estimator.estimate(load_image(rgb), boxes)
 
-    def header(self, source: str) -> dict[str, Any]:
+    def header(self, source: str, smoothing: Smoothing | None = None) -> dict[str, Any]:
         """First line of a result record about `source`."""
-        return results.header(self.skeleton, self._models, source)
+        return results.header(self.skeleton, self._models, source, smooth.described(smoothing))
 
     def _boxes(self, image: U8) -> tuple[F32, F32 | None]:
         if self._detector is None:
@@ -127,9 +187,9 @@ class PoseEstimator:
         return boxes[: self._max_people], scores[: self._max_people]
 
     def _load(
-        self, model: str | Path, settings: runtime.Settings
+        self, model: str | Path, settings: runtime.Settings, size: int | None
     ) -> tuple[runtime.Runtime, ModelSpec]:
-        loaded, spec, path = load_model(model, settings)
+        loaded, spec, path = load_model(model, settings, size)
         self._models.append(
             {
                 "name": spec.name,
@@ -142,12 +202,19 @@ class PoseEstimator:
 
 
 def load_model(
-    model: str | Path, settings: runtime.Settings
+    model: str | Path, settings: runtime.Settings, size: int | None = None
 ) -> tuple[runtime.Runtime, ModelSpec, Path]:
-    """A network by built-in name or file (.onnx; .safetensors with [train]), ready to run."""
+    """A network by built-in name or file (.onnx; .safetensors with [train]), ready to run.
+
+    Args:
+        model: name or file.
+        settings: where and how to run.
+        size: height of the input of a pose network or of CPM's person network, pixels; None =
+            the network's own. Other detectors keep theirs.
+    """
     path = catalog.weights_path(str(model))
     load = _load_torch if path.suffix == ".safetensors" else runtime.load
-    return (*load(path, settings), path)
+    return (*load(path, settings, size), path)
 
 
 def _settings(
@@ -158,7 +225,9 @@ def _settings(
     return runtime.Settings(backend, precision, device, threads, cache)
 
 
-def _load_torch(path: Path, settings: runtime.Settings) -> tuple[runtime.Runtime, ModelSpec]:
+def _load_torch(
+    path: Path, settings: runtime.Settings, size: runtime.Size
+) -> tuple[runtime.Runtime, ModelSpec]:
     from humanpose.errors import MissingExtraError
 
     try:
@@ -168,4 +237,4 @@ def _load_torch(path: Path, settings: runtime.Settings) -> tuple[runtime.Runtime
         raise MissingExtraError("torch", "train") from error
     net, spec = load_net(path)
     precision = "float32" if settings.precision == "auto" else settings.precision
-    return TorchRuntime(net, spec, precision=precision), spec
+    return TorchRuntime(net, spec, precision=precision), runtime.sized(spec, size, path)

@@ -106,6 +106,34 @@ def _draw_label(canvas: U8, text: str, corner: tuple[int, int]) -> None:
     cv2.putText(canvas, text, (x + 2, y - below), _FONT, scale, _BOX, 1, cv2.LINE_AA)
 
 
+def draw_heat(
+    image: U8, people: Iterable[Person], *, joint: int | None = None, stage: int = -1
+) -> U8:
+    """Heat maps of `people` over a dimmed grey `image`: the hottest of them at every pixel.
+
+    Args:
+        image: (H, W, 3) uint8 RGB; not changed.
+        people: with `maps` and `cells`; others add nothing.
+        joint: row of `maps` to show; None = all joints together.
+        stage: of a network with several; -1 = the last.
+    """
+    size = (image.shape[1], image.shape[0])
+    heat = np.zeros(image.shape[:2], np.float32)
+    for person in people:
+        if person.maps is None or person.cells is None:
+            continue
+        shown = np.asarray(person.maps[stage], np.float32)
+        one = shown.max(0) if joint is None else shown[joint]
+        # A forward warp from cells would need the inverse; the crop's matrix is just that.
+        flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+        heat = np.maximum(heat, cv2.warpAffine(one, person.cells.matrix, size, flags=flags))
+    heat = np.clip(heat, 0, 1)
+    colours = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_TURBO)[..., ::-1]
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None] * 0.5
+    cover = np.minimum(1, 1.5 * heat)[..., None]
+    return np.asarray(grey * (1 - cover) + colours * cover, np.uint8)
+
+
 def contact_sheet(images: Sequence[U8], columns: int, cell: tuple[int, int]) -> U8:
     """Pictures side by side, each scaled to fit its cell and centred on dark grey.
 

@@ -47,8 +47,7 @@ def crop_of_box(
     """
     x, y, width, height = np.asarray(box, np.float64)
     scale = min(size[0] / max(width, 1.0), size[1] / max(height, 1.0)) / context
-    middle = np.array([x + width / 2, y + height / 2])
-    return _scaled(scale, middle, size, centre)
+    return crop_around((x + width / 2, y + height / 2), scale, size, centre=centre)
 
 
 def crop_of_picture(
@@ -57,15 +56,32 @@ def crop_of_picture(
     """The whole `picture` (width, height) scaled into `size`, its middle on the crop's middle."""
     scale = min(size[0] / picture[0], size[1] / picture[1])
     # The picture spans -0.5 ... w - 0.5, so its middle is (w - 1) / 2 under either rule for crops.
-    middle = np.array([(picture[0] - 1) / 2, (picture[1] - 1) / 2])
-    return _scaled(scale, middle, size, centre)
+    middle = ((picture[0] - 1) / 2, (picture[1] - 1) / 2)
+    return crop_around(middle, scale, size, centre=centre)
 
 
-def _scaled(scale: float, middle: F64, size: tuple[int, int], centre: str) -> Crop:
-    shift = {"w/2": 0.0, "(w-1)/2": 0.5}[centre]
-    target = np.array([size[0] / 2 - shift, size[1] / 2 - shift])
-    matrix = np.concatenate([np.eye(2) * scale, (target - scale * middle)[:, None]], axis=1)
-    return Crop(matrix, size)
+def crop_around(
+    middle: tuple[float, float], scale: float, size: tuple[int, int], *, centre: str = "w/2"
+) -> Crop:
+    """The crop of `size` with picture pixel `middle` in its own middle, `scale` times as large."""
+    move = _centre(size, centre) - scale * np.asarray(middle, np.float64)
+    return Crop(np.concatenate([np.eye(2) * scale, move[:, None]], axis=1), size)
+
+
+def _centre(size: tuple[int, int], rule: str) -> F64:
+    """The middle (2,) of a crop of `size` by either of a spec's rules, crop pixels."""
+    return np.array(size) / 2 - {"w/2": 0.0, "(w-1)/2": 0.5}[rule]
+
+
+def crop_of_height(picture: tuple[int, int], height: int, multiple: int) -> Crop:
+    """The whole `picture` (width, height) at `height`, padded right and below to a `multiple`.
+
+    Source: the CPM release's Python demo, which brings every picture to the box size.
+    """
+    scale = height / picture[1]
+    size = (-(-round(picture[0] * scale) // multiple) * multiple, -(-height // multiple) * multiple)
+    # The pictures' corners, half a pixel outside their first pixels' centres, coincide.
+    return Crop(np.array([[scale, 0, (scale - 1) / 2], [0, scale, (scale - 1) / 2]]), size)
 
 
 def compose(outer: F64, inner: F64) -> F64:
@@ -82,6 +98,7 @@ def altered(
     rotation: float = 0.0,
     shift: tuple[float, float] = (0.0, 0.0),
     flip: bool = False,
+    centre: str = "(w-1)/2",
 ) -> Crop:
     """`crop` with its content zoomed, turned, moved and mirrored about the crop's middle.
 
@@ -91,9 +108,10 @@ def altered(
         rotation: degrees, counter-clockwise in picture view.
         shift: x, y movement of the content as a share of the crop's width and height.
         flip: mirror left and right; the caller swaps the skeleton's pairs.
+        centre: where the crop's middle is, "(w-1)/2" or "w/2".
     """
     width, height = crop.size
-    middle = np.array([(width - 1) / 2, (height - 1) / 2])
+    middle = _centre(crop.size, centre)
     angle = np.deg2rad(rotation)
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
     linear = np.array([[cos, sin], [-sin, cos]])  # y points down: this turns counter-clockwise
@@ -124,6 +142,23 @@ def overlap(a: F32, b: F32) -> F32:
     high = np.minimum(a[:, None, :2] + a[:, None, 2:], b[None, :, :2] + b[None, :, 2:])
     sides = np.clip(high - low, 0, None)
     return np.asarray(sides[..., 0] * sides[..., 1], np.float32)
+
+
+def similarity(joints: F32, truth: F32, area: F32 | F64, sigmas: F64) -> F64:
+    """(..., J) object keypoint similarity of each joint, in [0, 1]; NaN where `truth` is.
+
+    Args:
+        joints: (..., J, 2) picture pixels; NaN counts as infinitely far.
+        truth: (..., J, 2) what they are compared with.
+        area: (...) of the person, square pixels.
+        sigmas: (J,) constants of the skeleton.
+
+    Source: cocodataset.org, "Keypoint evaluation": exp(-d^2 / (2 area (2 sigma)^2)).
+    """
+    squared = ((np.asarray(joints, np.float64) - truth) ** 2).sum(-1)
+    away = squared / (2 * (2 * sigmas) ** 2 * (np.asarray(area)[..., None] + np.spacing(1)))
+    near = np.exp(-np.nan_to_num(away, nan=np.inf, posinf=np.inf))
+    return np.asarray(np.where(np.isnan(truth).any(-1), np.nan, near), np.float64)
 
 
 def suppress(boxes: F32, scores: F32, *, threshold: float) -> NDArray[np.int64]:

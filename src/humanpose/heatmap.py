@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from humanpose.types import F32
+from humanpose.geometry import compose
+from humanpose.types import F32, Crop
 
 DECODE_RULES = ("argmax", "quarter", "dark")
 
@@ -26,6 +27,14 @@ def to_cells(points: F32, stride: int, grid: str) -> F32:
 def to_pixels(cells: F32, stride: int, grid: str) -> F32:
     """Heat-map cells (..., 2) -> crop pixels (..., 2)."""
     return np.asarray(cells * stride + _grid_shift(stride, grid), np.float32)
+
+
+def cells_of(crop: Crop, stride: int, grid: str) -> Crop:
+    """Picture pixel -> heat-map cell, for the maps that a network makes of `crop`."""
+    shift = _grid_shift(stride, grid)
+    to_cell = np.array([[1 / stride, 0, -shift / stride], [0, 1 / stride, -shift / stride]])
+    width, height = crop.size
+    return Crop(compose(to_cell, crop.matrix), (width // stride, height // stride))
 
 
 def mirror_axis(cells: int, stride: int, grid: str) -> float:
@@ -53,8 +62,9 @@ def encode(cells: F32, shape: tuple[int, int], *, sigma: float) -> F32:
     x, y = np.nan_to_num(cells[..., 0]), np.nan_to_num(cells[..., 1])
     across = np.exp(-((np.arange(w) - x[..., None]) ** 2) / (2 * sigma**2))
     down = np.exp(-((np.arange(h) - y[..., None]) ** 2) / (2 * sigma**2))
-    down = down * known[..., None]
-    return np.asarray(down[..., :, None] * across[..., None, :], np.float32)
+    # Rounded before the product, which is most of the work of a training sample's targets.
+    across, down = across.astype(np.float32), (down * known[..., None]).astype(np.float32)
+    return np.asarray(down[..., :, None] * across[..., None, :])
 
 
 def decode(maps: F32, rule: str) -> tuple[F32, F32]:

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from humanpose.errors import FormatError, HumanPoseError, InputError, LimitError, OutputError
-from humanpose.files import atomic_write, input_error, read_limited
+from humanpose.files import atomic_write, file_size, input_error, read_limited
 from humanpose.types import U8
+
+T = TypeVar("T")
 
 # Pillow reads some forty formats; the rare ones are where its parsers are least tested.
 _SUFFIXES = {
@@ -99,6 +101,22 @@ def is_picture(path: str | Path) -> bool:
     return True
 
 
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(width, height) of the picture in file `path` once it is upright, from its header alone.
+
+    Raises:
+        InputError: no such file. FormatError: not a picture. LimitError: of absurd size.
+    """
+
+    def header() -> tuple[int, int]:
+        with Image.open(path, formats=_FORMATS) as picture:
+            turned = picture.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+            return picture.size[::-1] if turned else picture.size
+
+    file_size(path)
+    return _guarded(header, str(path))
+
+
 def save_image(path: str | Path, rgb: U8, quality: int = 92) -> None:
     """Write `rgb` (H, W, 3) to `path`, whole or not at all; the suffix says the format.
 
@@ -122,7 +140,7 @@ def save_image(path: str | Path, rgb: U8, quality: int = 92) -> None:
         file.write(content.getbuffer())
 
 
-def _guarded(load: Callable[[], U8], name: str) -> U8:
+def _guarded(load: Callable[[], T], name: str) -> T:
     """`load()` with every failure of a foreign parser turned into one of ours."""
     try:
         with warnings.catch_warnings():

@@ -70,7 +70,7 @@ def header(
 def frame_record(frame: Frame) -> Record:
     """`frame` as a JSON value: pixels to 2 decimals, scores to 4, seconds to 6."""
     height, width = frame.image.shape[:2]
-    return {
+    record: Record = {
         "name": frame.name,
         "index": int(frame.index),
         "time": round(float(frame.time), 6),
@@ -78,6 +78,12 @@ def frame_record(frame: Frame) -> Record:
         "height": int(height),
         "people": [_person_record(person) for person in frame.people],
     }
+    if frame.hands:
+        record["hands"] = [
+            {"owner": hand.owner, "side": hand.side, **_person_record(hand.person)}
+            for hand in frame.hands
+        ]
+    return record
 
 
 def _person_record(person: Person) -> Record:

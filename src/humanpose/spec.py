@@ -19,6 +19,7 @@ _CHOICES = {
     "crop_centre": ("w/2", "(w-1)/2"),
     "grid": ("corner", "centre"),
     "decode": ("argmax", "quarter", "dark", "simcc", "boxes", "peaks"),
+    "precision": ("float32", "int8"),
 }
 
 
@@ -47,6 +48,8 @@ class ModelSpec:
         licences: of code, weights and data.
         scores: rule -> figure on the validation split.
         recipe: how it was made (recipe file, samples seen, commit).
+        precision: "float32" (computed in what the runtime is told), or "int8": most layers of the
+            graph are quantised, the rest computes in what the runtime is told.
     """
 
     name: str
@@ -72,6 +75,7 @@ class ModelSpec:
     licences: dict[str, str] = field(default_factory=dict)
     scores: dict[str, float] = field(default_factory=dict)
     recipe: str = ""
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():

@@ -116,6 +116,9 @@ class Person(_Shapes):
         track: identity over time, None in single pictures.
         skeleton: meaning of the J rows.
         raw: (J, 2) joints before smoothing, None if nothing was smoothed.
+        maps: (S, J, h, w) float16 heat maps of every stage, last stage last, without background;
+            None unless they were asked for.
+        cells: where `maps` lie: picture pixel -> heat-map cell, size (w, h).
     """
 
     joints: F32
@@ -125,6 +128,23 @@ class Person(_Shapes):
     track: int | None = None
     skeleton: Skeleton = COCO17
     raw: F32 | None = None
+    maps: NDArray[np.float16] | None = None
+    cells: Crop | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Hand(_Shapes):
+    """One hand of a person.
+
+    Attributes:
+        person: the hand itself: 21 joints, its box and scores.
+        owner: row of whose hand it is in the frame's people.
+        side: "left" or "right", the owner's own.
+    """
+
+    person: Person
+    owner: int
+    side: str
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -137,6 +157,8 @@ class Frame(_Shapes):
         time: seconds since the start of the source, from the container; 0 for a picture.
         name: file name, or the source's name and frame number.
         people: found people, most certain first.
+        hands: of these people, if a hand network was given.
+        captured: `time.monotonic()` when a live source took it, None of what lies in a file.
     """
 
     image: U8
@@ -144,6 +166,8 @@ class Frame(_Shapes):
     time: float = 0.0
     name: str = ""
     people: tuple[Person, ...] = ()
+    hands: tuple[Hand, ...] = ()
+    captured: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """This frame's line of the result record (docs/formats.md)."""
@@ -165,7 +189,10 @@ class Sample(_Shapes):
         split: "train", "validation" or "test".
         origin: (data set, identifier of the person in it).
         skeleton: meaning of the J rows.
-        head_size: pixels, NaN where the set has no head box.
+        head_size: pixels, by the set's own rule (MPII: 0.6 of the head box's diagonal), else from
+            neck and head top (docs/data.md); NaN where it has neither.
+        centre: (2,) float32 where the set says the person's middle is, picture pixels.
+        scale: height of the person / 200 px, as MPII gives it; NaN where the set does not.
     """
 
     picture: Path
@@ -177,6 +204,8 @@ class Sample(_Shapes):
     origin: tuple[str, str]
     skeleton: Skeleton
     head_size: float = float("nan")
+    centre: F32 | None = None
+    scale: float = float("nan")
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

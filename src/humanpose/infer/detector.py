@@ -1,4 +1,8 @@
-"""Picture -> boxes of people: the whole picture in one call, peaks of the centre map."""
+"""Picture -> boxes of people: the whole picture in one call, peaks of the centre map.
+
+Our own net gives a centre, a size and an offset at each cell. CPM's person net gives one map
+and no size: its boxes are squares as high as the picture, as the release has it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import numpy as np
 
 from humanpose import heatmap
 from humanpose.errors import InputError
-from humanpose.geometry import crop_of_picture, suppress
+from humanpose.geometry import crop_of_height, crop_of_picture, suppress
 from humanpose.infer.runtime import Runtime
 from humanpose.spec import ModelSpec
 from humanpose.types import F32, U8, Crop
@@ -21,7 +25,7 @@ class Detector:
 
     Args:
         runtime: the person network.
-        spec: its description.
+        spec: its description; `input` is the size that `runtime` was loaded for.
         threshold: least score; None = the spec's.
     """
 
@@ -30,27 +34,57 @@ class Detector:
     ) -> None:
         if spec.task != "person":
             raise InputError(f"model {spec.name!r} finds joints, not people")
-        if spec.decode != "boxes":
-            raise InputError(f"model {spec.name!r} gives {spec.decode} of people, not their boxes")
         self.runtime = runtime
         self.spec = spec
         self.threshold = spec.threshold if threshold is None else threshold
 
-    def detect(self, image: U8) -> tuple[F32, F32]:
+    def detect(self, image: U8, threshold: float | None = None) -> tuple[F32, F32]:
         """Boxes (N, 4) in picture pixels and scores (N,) in [0, 1], best first.
 
         Args:
             image: (H, W, 3) RGB.
+            threshold: least score, in place of the detector's own.
         """
+        threshold = self.threshold if threshold is None else threshold
+        if self.spec.decode == "peaks":
+            return self._peaks(image, threshold)
         size = (image.shape[1], image.shape[0])
         crop = crop_of_picture(size, self.spec.input, centre=self.spec.crop_centre)
         out = self.runtime.run(crop.cut(image, self.spec.pad)[None])
-        boxes, scores = read_centres(out, self.spec, self.threshold)
+        boxes, scores = read_centres(out, self.spec, threshold)
         boxes = _in_picture(boxes, crop, size)
         seen = (boxes[:, 2:] > 1).all(1)
         boxes, scores = boxes[seen], scores[seen]
         kept = suppress(boxes, scores, threshold=_SUPPRESS_ABOVE)
         return boxes[kept], scores[kept]
+
+    def _peaks(self, image: U8, threshold: float) -> tuple[F32, F32]:
+        """Squares around the peaks of CPM's person map, and the map's values there."""
+        spec = self.spec
+        height, width = image.shape[:2]
+        crop = crop_of_height((width, height), spec.input[1], spec.multiple_of)
+        person = self.runtime.run(crop.cut(image, spec.pad)[None])["maps"][0, 0]
+        enlarged = np.asarray(cv2.resize(person, crop.size, interpolation=cv2.INTER_CUBIC))
+        middles, scores = read_peaks(enlarged, threshold)
+        middles = crop.to_picture(middles)
+        inside = ((middles >= -0.5) & (middles < (width - 0.5, height - 0.5))).all(1)
+        middles, scores = middles[inside], np.clip(scores[inside], 0, 1)
+        boxes = np.concatenate([middles - height / 2, np.full_like(middles, height)], axis=1)
+        return boxes.astype(np.float32), scores
+
+
+def read_peaks(person: F32, threshold: float) -> tuple[F32, F32]:
+    """Peaks (N, 2), x then y, of a person map (h, w), and their values (N,), best first.
+
+    A peak equals the maximum of its 3x3 neighbourhood and is above `threshold`; cells of equal
+    value that touch are one peak, at their middle.
+    """
+    peak = (cv2.dilate(person, np.ones((3, 3), np.uint8)) == person) & (person > threshold)
+    count, label, _, middles = cv2.connectedComponentsWithStats(peak.astype(np.uint8))
+    scores = np.zeros(count, np.float32)
+    scores[label[peak]] = person[peak]
+    best = 1 + np.argsort(-scores[1:], kind="stable")[:_MOST_PEAKS]  # 0 is what is no peak
+    return middles[best].astype(np.float32), scores[best]
 
 
 def read_centres(out: dict[str, F32], spec: ModelSpec, threshold: float) -> tuple[F32, F32]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from humanpose import heatmap
 from humanpose.errors import InputError
-from humanpose.geometry import crop_of_box, mirrored
+from humanpose.geometry import crop_around, crop_of_box, mirrored
+from humanpose.infer.looks import Procedure, averaged, unflipped
 from humanpose.infer.runtime import Runtime
 from humanpose.spec import ModelSpec
 from humanpose.types import F32, U8, Crop, Person
@@ -20,16 +23,22 @@ class Estimator:
 
     Args:
         runtime: the pose network.
-        spec: its description.
-        flip: average the maps with those of the mirrored crop (twice the time).
+        spec: its description; `input` is the size that `runtime` was loaded for.
+        procedure: how to apply it.
     """
 
-    def __init__(self, runtime: Runtime, spec: ModelSpec, *, flip: bool = False) -> None:
+    def __init__(
+        self, runtime: Runtime, spec: ModelSpec, procedure: Procedure = Procedure()
+    ) -> None:
         if spec.task == "person":
             raise InputError(f"model {spec.name!r} finds people, not joints")
         self.runtime = runtime
         self.spec = spec
-        self.flip = flip
+        self.procedure = procedure
+        matlab = procedure.compat == "matlab"
+        self._decode = "argmax" if matlab else procedure.decode or spec.decode
+        self._by_height = (procedure.crop or spec.crop) == "picture-height"
+        self._zooms = procedure.zooms(1.0 if self._by_height else spec.context)
 
     def estimate(self, image: U8, boxes: F32, box_scores: F32 | None = None) -> tuple[Person, ...]:
         """One Person per box, in the order of `boxes`.
@@ -44,52 +53,103 @@ class Estimator:
         """
         boxes = _checked(boxes)
         sure = np.ones(len(boxes), np.float32) if box_scores is None else box_scores
+        looks = len(self._zooms) * (1 + self.procedure.flip)
+        at_once = max(1, _LARGEST_BATCH // looks)
         people: list[Person] = []
-        for start in range(0, len(boxes), _LARGEST_BATCH):
-            part = slice(start, start + _LARGEST_BATCH)
+        for start in range(0, len(boxes), at_once):
+            part = slice(start, start + at_once)
             people += self._batch(image, boxes[part], sure[part])
         return tuple(people)
 
     def _batch(self, image: U8, boxes: F32, sure: F32) -> list[Person]:
-        spec = self.spec
-        crops = [
-            crop_of_box(box, spec.input, context=spec.context, centre=spec.crop_centre)
-            for box in boxes
-        ]
+        size = (image.shape[1], image.shape[0])
+        crops = [self._crop(box, size, zoom) for box in boxes for zoom in self._zooms]
         maps = self._maps(image, crops)
-        joints, scores = read_maps(maps, crops, spec)
+        if self.spec.background:
+            maps = maps[:, :, :-1]
+        maps, cells = self._merged(maps, crops, boxes, size)
+        joints, scores = read_maps(maps[:, -1], cells, self._decode)
+        keep = self.procedure.keep_maps
         return [
-            Person(joints[i], scores[i], boxes[i], float(sure[i]), skeleton=spec.skeleton)
+            Person(
+                joints[i],
+                scores[i],
+                boxes[i],
+                float(sure[i]),
+                skeleton=self.spec.skeleton,
+                maps=maps[i].astype(np.float16) if keep else None,
+                cells=cells[i] if keep else None,
+            )
             for i in range(len(boxes))
         ]
 
-    def _maps(self, image: U8, crops: list[Crop]) -> F32:
-        """Maps (N, J, h, w) of the crops, background last if the net has it."""
+    def _crop(self, box: F32, picture: tuple[int, int], zoom: float = 1.0) -> Crop:
+        """The crop of `box` in a `picture` (width, height), `zoom` times as large as usual."""
         spec = self.spec
-        both = list(crops)
-        if self.flip:
+        if self._by_height:
+            middle = (float(box[0] + box[2] / 2), float(box[1] + box[3] / 2))
+            scale = zoom * spec.input[1] / picture[1]
+            return crop_around(middle, scale, spec.input, centre=spec.crop_centre)
+        context = spec.context / zoom
+        return crop_of_box(box, spec.input, context=context, centre=spec.crop_centre)
+
+    def _maps(self, image: U8, crops: list[Crop]) -> F32:
+        """Maps (N, S, K, h, w) of the crops, background last if the net has it.
+
+        S is 1 unless all stages were asked for and the network gives them.
+        """
+        spec = self.spec
+        shifted = self.procedure.compat == "hrnet"
+        cut = [crop.cut(image, spec.pad) for crop in crops]
+        if self.procedure.flip and shifted:
+            cut += [crop[:, ::-1] for crop in cut]
+        elif self.procedure.flip:
             axis = heatmap.mirror_axis(spec.input[0] // spec.stride, spec.stride, spec.grid)
-            both += [mirrored(crop, axis) for crop in crops]
-        maps = self.runtime.run(np.stack([crop.cut(image, spec.pad) for crop in both]))["maps"]
-        if not self.flip:
+            cut += [mirrored(crop, axis).cut(image, spec.pad) for crop in crops]
+        found = self.runtime.run(np.stack(cut))
+        stages = [found["maps"]]
+        if self.procedure.keep_maps:  # "maps" is the last of them
+            stages = [found[name] for name in found if name.startswith("maps_")] or stages
+        maps = np.stack(stages, axis=1)
+        if not self.procedure.flip:
             return maps
         index = spec.skeleton.flip_index
         if spec.background:
             index = np.append(index, len(index))
-        back = maps[len(crops) :, index, :, ::-1]
+        back = unflipped(maps[len(crops) :], index, shifted=shifted)
         return np.asarray((maps[: len(crops)] + back) / 2, np.float32)
 
+    def _merged(
+        self, maps: F32, crops: Sequence[Crop], boxes: F32, picture: tuple[int, int]
+    ) -> tuple[F32, list[Crop]]:
+        """Maps (N, S, K, h, w) of N boxes and where their cells lie, from those of all looks."""
+        spec, looks = self.spec, len(self._zooms)
+        cells = [heatmap.cells_of(crop, spec.stride, spec.grid) for crop in crops]
+        if self.procedure.compat == "matlab":
+            targets = [Crop(np.eye(2, 3), picture) for _ in boxes]
+        elif looks == 1:
+            return maps, cells
+        else:
+            usual = [self._crop(box, picture) for box in boxes]
+            targets = [heatmap.cells_of(crop, spec.stride, spec.grid) for crop in usual]
+        merged = [
+            averaged(maps[i * looks : (i + 1) * looks], cells[i * looks : (i + 1) * looks], target)
+            for i, target in enumerate(targets)
+        ]
+        return np.stack(merged), targets
 
-def read_maps(maps: F32, crops: list[Crop], spec: ModelSpec) -> tuple[F32, F32]:
-    """Joints (N, J, 2) in picture pixels and scores (N, J) in [0, 1] from maps (N, J, h, w)."""
-    if spec.background:
-        maps = maps[:, :-1]
-    cells, scores = heatmap.decode(maps, spec.decode)
-    in_crop = heatmap.to_pixels(cells, spec.stride, spec.grid)
-    joints = np.stack(
-        [crop.to_picture(points) for crop, points in zip(crops, in_crop, strict=True)]
-    )
-    return joints, np.clip(scores, 0, 1)
+
+def read_maps(maps: F32, cells: Sequence[Crop], rule: str) -> tuple[F32, F32]:
+    """Joints (N, J, 2) in picture pixels and scores (N, J) in [0, 1] from maps (N, J, h, w).
+
+    Args:
+        maps: without background.
+        cells: N, picture pixel -> cell.
+        rule: of heatmap.decode.
+    """
+    found, scores = heatmap.decode(maps, rule)
+    joints = [where.to_picture(points) for where, points in zip(cells, found, strict=True)]
+    return np.stack(joints), np.clip(scores, 0, 1)
 
 
 def _checked(boxes: F32) -> F32:

@@ -1,11 +1,14 @@
-"""The one owner of threads: reading, estimating and writing overlap, at bounded memory."""
+"""The owner of threads: reading, estimating and writing overlap, at bounded memory.
+
+Here for what lies in files, of which no frame may be lost; `infer.live` for what does not wait.
+"""
 
 from __future__ import annotations
 
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import TypeVar
+from typing import Any, Self, TypeVar
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -16,6 +19,52 @@ _DEPTH = 4
 _END = object()
 
 
+class Channel:
+    """A bounded queue between two threads that its writer can end and its reader can leave.
+
+    Read it by a loop inside `with`, which leaves it.
+    """
+
+    def __init__(self, depth: int = _DEPTH) -> None:
+        self._waiting: queue.Queue[object] = queue.Queue(depth)
+        self._left = threading.Event()
+
+    def put(self, item: object) -> bool:
+        """Wait for room and put `item` there; False where the reader has left."""
+        while not self._left.is_set():
+            try:
+                self._waiting.put(item, timeout=0.1)
+                return True
+            except queue.Full:  # the reader is slow or gone; look again
+                continue
+        return False
+
+    def end(self, error: BaseException | None = None) -> None:
+        """The reader's loop ends after what was put before; `error` is raised there."""
+        self.put(_END if error is None else _Failure(error))
+
+    def leave(self) -> None:
+        """Nothing will be read any more; a waiting `put` comes back."""
+        self._left.set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()
+
+    def __iter__(self) -> Iterator[Any]:
+        while (item := self._waiting.get()) is not _END:
+            if isinstance(item, _Failure):
+                raise item.error
+            yield item
+
+
+class _Failure:
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
 def ahead(
     items: Iterable[A], *, depth: int = _DEPTH, name: str = "ahead"
 ) -> Generator[A, None, None]:
@@ -24,27 +73,17 @@ def ahead(
     An error in `items` is raised here. Leaving the loop early ends the thread before control
     returns; a source that blocks for ever inside a driver needs a time-out of its own.
     """
-    waiting: queue.Queue[object] = queue.Queue(depth)
-    stop = threading.Event()
-
-    def put(item: object) -> bool:
-        while not stop.is_set():
-            try:
-                waiting.put(item, timeout=0.1)
-                return True
-            except queue.Full:  # the consumer is slow or gone; look at `stop` again
-                continue
-        return False
+    channel = Channel(depth)
 
     def produce() -> None:
         iterator = iter(items)
         try:
             for item in iterator:
-                if not put(item):
+                if not channel.put(item):
                     return
-            put(_END)
+            channel.end()
         except BaseException as error:  # handed to the consumer, who can act on it
-            put(_Failure(error))
+            channel.end(error)
         finally:
             # In the thread that ran it; left to the collector, its own threads might outlive us.
             if isinstance(iterator, Generator):
@@ -53,18 +92,10 @@ def ahead(
     thread = threading.Thread(target=produce, name=name, daemon=True)
     thread.start()
     try:
-        while (item := waiting.get()) is not _END:
-            if isinstance(item, _Failure):
-                raise item.error
-            yield item  # type: ignore[misc]
+        with channel:
+            yield from channel
     finally:
-        stop.set()
         thread.join()
-
-
-class _Failure:
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
 
 
 def overlapped(items: Iterable[A], work: Callable[[A], B]) -> Generator[B, None, None]:

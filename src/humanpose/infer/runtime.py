@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,10 +15,16 @@ from humanpose.types import F32, U8
 
 BACKENDS = ("auto", "openvino", "onnxruntime")
 PRECISIONS = ("auto", "float32", "bf16")
+Size = tuple[int, int] | int | None
+
+_LARGEST_SIDE = 4096  # beyond it a slip of the finger costs gigabytes
 
 
 class Runtime(Protocol):
-    """A network that takes crops and gives named maps; `precision` is what it computes in."""
+    """A network that takes crops and gives named maps.
+
+    `precision` is what it computes in; "int8" for a file that was exported so.
+    """
 
     name: str
     precision: str
@@ -35,7 +41,7 @@ class Settings:
     Attributes:
         backend: "openvino", "onnxruntime" or "auto" (OpenVINO).
         precision: "float32" (the reference), "bf16", or "auto": bf16 where the CPU computes in
-            it, else float32.
+            it, else float32. Of an INT8 file it is that of the layers that are not quantised.
         device: "cpu", or OpenVINO's "gpu", "npu", or "cuda" with ONNX Runtime.
         threads: of one call; None = all physical cores.
         cache: folder of compiled models; None = the user's cache folder, "" = no cache.
@@ -49,14 +55,16 @@ class Settings:
 
 
 def load(
-    path: Path, settings: Settings = Settings(), size: tuple[int, int] | None = None
+    path: Path, settings: Settings = Settings(), size: Size = None
 ) -> tuple[Runtime, ModelSpec]:
-    """The network of an ONNX file made by `humanpose export`, ready to run.
+    """The network of an ONNX file made by `humanpose export`, ready to run at `spec.input`.
 
     Args:
         path: of the file.
         settings: back-end, precision, device, threads.
-        size: (width, height) of the input; None = what the spec says.
+        size: (width, height) of the input, or a height alone, to which the width follows;
+            None = what the spec says. A network that sees the whole picture at one height
+            (crop "picture-height") takes any width.
 
     Raises:
         InputError: if there is no such file or an option is unknown.
@@ -96,11 +104,25 @@ def cache_folder(settings: Settings) -> Path | None:
     return folder if os.access(folder, os.W_OK) else None
 
 
-def _checked_size(spec: ModelSpec, size: tuple[int, int] | None, path: Path) -> tuple[int, int]:
-    size = size or spec.input
-    if min(size) < spec.multiple_of or any(side % spec.multiple_of for side in size):
-        raise InputError(f"{path.name}: input {size} must be multiples of {spec.multiple_of}")
-    return size
+def sized(spec: ModelSpec, size: Size, path: Path) -> ModelSpec:
+    """`spec` for an input of `size`, which may be a height alone.
+
+    Raises:
+        InputError: naming `path`, if the network cannot take that size.
+    """
+    step = spec.multiple_of
+    if size is None:
+        return spec
+    if isinstance(size, int):
+        if spec.decode == "boxes":  # a box size is CPM's affair
+            return spec
+        size = (max(step, round(spec.input[0] * size / spec.input[1] / step) * step), size)
+    if min(size) < step or max(size) > _LARGEST_SIDE or any(side % step for side in size):
+        raise InputError(
+            f"{path.name}: input size {size[0]}x{size[1]} must be multiples of {step}, up to "
+            f"{_LARGEST_SIDE}"
+        )
+    return replace(spec, input=size)
 
 
 class _OpenVino:
@@ -120,9 +142,7 @@ class _OpenVino:
         }
 
 
-def _load_openvino(
-    path: Path, settings: Settings, size: tuple[int, int] | None
-) -> tuple[Runtime, ModelSpec]:
+def _load_openvino(path: Path, settings: Settings, size: Size) -> tuple[Runtime, ModelSpec]:
     import openvino as ov
 
     core = ov.Core()
@@ -133,8 +153,9 @@ def _load_openvino(
     model, spec = _read_openvino(path)
     # Compiling may add the names of tensors it folded into an output: take them before.
     names = [output.get_any_name() for output in model.outputs]
-    width, height = _checked_size(spec, size, path)
-    model.reshape([-1, height, width, 3])
+    spec = sized(spec, size, path)
+    width, height = spec.input
+    model.reshape([-1, height, -1 if spec.crop == "picture-height" else width, 3])
     precision = _openvino_precision(core, device, settings.precision)
     options: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
@@ -150,7 +171,7 @@ def _load_openvino(
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise DeviceError(f"{path.name}: OpenVINO cannot run it on {device} ({reason})") from error
-    return _OpenVino(compiled, names, precision), spec
+    return _OpenVino(compiled, names, _of_file(spec, precision)), spec
 
 
 def _read_openvino(path: Path) -> tuple[Any, ModelSpec]:
@@ -173,12 +194,17 @@ def _openvino_precision(core: Any, device: str, wanted: str) -> str:
     return wanted
 
 
+def _of_file(spec: ModelSpec, precision: str) -> str:
+    """What a network is said to compute in whose unquantised layers use `precision`."""
+    return "int8" if spec.precision == "int8" else precision
+
+
 class _OnnxRuntime:
     name = "onnxruntime"
-    precision = "float32"
 
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: Any, precision: str) -> None:
         self._session = session
+        self.precision = precision
         self._input = session.get_inputs()[0].name
         self._names = [output.name for output in session.get_outputs()]
 
@@ -187,9 +213,7 @@ class _OnnxRuntime:
         return dict(zip(self._names, found, strict=True))
 
 
-def _load_onnxruntime(
-    path: Path, settings: Settings, size: tuple[int, int] | None
-) -> tuple[Runtime, ModelSpec]:
+def _load_onnxruntime(path: Path, settings: Settings, size: Size) -> tuple[Runtime, ModelSpec]:
     try:
         import onnxruntime as ort
     except ImportError as error:
@@ -208,7 +232,8 @@ def _load_onnxruntime(
         text = session.get_modelmeta().custom_metadata_map[METADATA_KEY]
     except Exception as error:  # ONNX Runtime raises a dozen types of its own
         raise FormatError(f"{path}: damaged, or not a model made by humanpose export") from error
-    spec = ModelSpec.from_json(text, origin=str(path))
-    if _checked_size(spec, size, path) != spec.input:
+    spec = sized(ModelSpec.from_json(text, origin=str(path)), size, path)
+    width = session.get_inputs()[0].shape[2]
+    if isinstance(width, int) and width != spec.input[0]:
         raise InputError(f"{path.name}: another input size needs the openvino runtime")
-    return _OnnxRuntime(session), spec
+    return _OnnxRuntime(session, _of_file(spec, "float32")), spec

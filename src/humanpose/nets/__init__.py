@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from humanpose.errors import InputError
-from humanpose.nets.cpm import VARIANTS, cpm
-from humanpose.nets.hourglass import hourglass1, hourglass2, hourglass8
+from humanpose.nets.cpm import CPM, VARIANTS, cpm
+from humanpose.nets.hourglass import HourglassNet, hourglass1, hourglass2, hourglass8
 from humanpose.nets.hrnet import hrnet_w32, hrnet_w48
 from humanpose.nets.lite import lite
 from humanpose.nets.person import person
@@ -21,7 +21,10 @@ class Net(Protocol):
     """What training and export ask of a network: logits by a call, and its `outputs`."""
 
     def outputs(self, image: Tensor) -> dict[str, Tensor]:
-        """Named maps of a normalised image (N, 3, H, W), as the exported graph returns them."""
+        """Named maps of a normalised image (N, 3, H, W), as the exported graph returns them.
+
+        A net of several stages gives each one's as maps_1, maps_2 ... too.
+        """
         ...
 
 
@@ -77,3 +80,10 @@ def multiplies(name: str, size: tuple[int, int], **options: Any) -> int:
 def outputs(net: nn.Module, image: Tensor) -> dict[str, Tensor]:
     """`net.outputs(image)`, typed: every network of this package has it."""
     return cast(Net, net).outputs(image)
+
+
+def stages(net: nn.Module) -> int:
+    """How many stages' maps `net` gives; 1 for a net that knows no stages."""
+    if isinstance(net, CPM):
+        return net.stages
+    return len(net.score) if isinstance(net, HourglassNet) else 1

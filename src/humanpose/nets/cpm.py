@@ -113,7 +113,10 @@ VARIANTS: dict[str, Variant] = {
 
 
 def centre_map(width: int, height: int, *, sigma: float = 21.0) -> Tensor:
-    """(1, 1, height, width) Gaussian at (width / 2, height / 2), as the release's Python demo."""
+    """(1, 1, height, width) Gaussian at (width / 2, height / 2), as the release's Python demo.
+
+    The exported graph makes it anew for the size it is given: `int` would freeze that.
+    """
     x = torch.exp(-((torch.arange(width) - width / 2) ** 2) / (2 * sigma**2))
     y = torch.exp(-((torch.arange(height) - height / 2) ** 2) / (2 * sigma**2))
     return (y[:, None] * x[None]).view(1, 1, height, width)
@@ -127,6 +130,8 @@ class CPM(nn.Module):
         joints: maps without background; None = the variant's.
         stages: None = the variant's.
         pooling: "ceil" (Caffe) or "floor" (TensorFlow's VALID).
+        centre_sigma: of the built-in centre map, pixels: 21 as in training; psycharo's TensorFlow
+            port leaves a factor 2 out and so runs with 25 / sqrt(2) = 17.68.
     """
 
     def __init__(
@@ -136,6 +141,7 @@ class CPM(nn.Module):
         joints: int | None = None,
         stages: int | None = None,
         pooling: str = "ceil",
+        centre_sigma: float = 21.0,
     ) -> None:
         super().__init__()
         if pooling not in ("ceil", "floor"):
@@ -146,6 +152,7 @@ class CPM(nn.Module):
         self.stages = variant.stages if stages is None else stages
         self.maps = (variant.joints if joints is None else joints) + variant.background
         self.ceil = pooling == "ceil"
+        self.centre_sigma = centre_sigma
         trunk = self._add(variant.features, 3)
         self._add(variant.first, 3 if variant.own_trunk else trunk)
         width = {"feature": trunk, "belief": self.maps, "centre": 1}
@@ -180,13 +187,19 @@ class CPM(nn.Module):
         return beliefs
 
     def outputs(self, image: Tensor) -> dict[str, Tensor]:
-        """What the exported graph returns: `maps` of the last stage, the centre map built in."""
-        height, width = (int(side) for side in image.shape[2:])
+        """What the exported graph returns: `maps` of the last stage, the centre map built in.
+
+        `maps_1` ... are those of every stage.
+        """
+        height, width = image.shape[2:]
         centre = None
         if "centre" in self.variant.order:
-            # `shape[0]`, not `len`: the exported graph takes any batch.
-            centre = centre_map(width, height).to(image).expand(image.shape[0], 1, height, width)
-        return {"maps": self(image, centre)[-1]}
+            # Nothing is added so that the map has the image's batch size: beside an Expand to it,
+            # OpenVINO 2026.4 computes layers of the INT8 graph wrongly.
+            centre = centre_map(width, height, sigma=self.centre_sigma).to(image)
+            centre = centre + 0 * image[:, :1]
+        maps = self(image, centre)
+        return {"maps": maps[-1]} | {f"maps_{i}": each for i, each in enumerate(maps, 1)}
 
     def _reduction(self, stage: int) -> str:
         return f"conv{4 if stage == 2 else 1}_stage{stage} 5 32"
@@ -222,5 +235,5 @@ class CPM(nn.Module):
 
 
 def cpm(name: str) -> Callable[..., CPM]:
-    """Maker of the variant called `name`; takes `joints`, `stages` and `pooling`."""
+    """Maker of the variant called `name`; takes `joints`, `stages`, `pooling`, `centre_sigma`."""
     return partial(CPM, VARIANTS[name])

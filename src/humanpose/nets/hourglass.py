@@ -109,8 +109,9 @@ class HourglassNet(nn.Module):
         return self.stages(image)[-1]
 
     def outputs(self, image: Tensor) -> dict[str, Tensor]:
-        """What the exported graph returns: `maps`."""
-        return {"maps": self(image)}
+        """What the exported graph returns: `maps`, and those of every stack as `maps_1` ..."""
+        maps = self.stages(image)
+        return {"maps": maps[-1]} | {f"maps_{i}": each for i, each in enumerate(maps, 1)}
 
 
 def hourglass1(joints: int = 16, blocks: int = 1) -> HourglassNet:

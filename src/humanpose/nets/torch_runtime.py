@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from humanpose import nets
+from humanpose.errors import InputError
 from humanpose.spec import ModelSpec
 from humanpose.types import F32, U8
 
@@ -15,20 +16,25 @@ from humanpose.types import F32, U8
 class Deployed(nn.Module):
     """`net` with its pixel rules inside: what is exported, and what validation runs.
 
-    `forward` takes RGB uint8 (N, H, W, 3) and gives the spec's named outputs, float32.
+    `forward` takes RGB uint8 (N, H, W, 3) and gives the spec's named outputs, float32; with
+    `stages` also the maps of every stage.
     """
 
-    def __init__(self, net: nn.Module, spec: ModelSpec) -> None:
+    def __init__(self, net: nn.Module, spec: ModelSpec, *, stages: bool = False) -> None:
         super().__init__()
         self.net = net
-        self.names = tuple(output_names(spec))
+        self.names = output_names(spec) + (stage_names(net, spec) if stages else ())
         self.bgr = spec.channels == "bgr"
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1))
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         named = nets.outputs(self.net, self.normalised(image))
-        return tuple(named[name].float() for name in self.names)
+        # A cast that changes nothing would stand in the exported graph.
+        return tuple(
+            out if out.dtype == torch.float32 else out.float()
+            for out in (named[name] for name in self.names)
+        )
 
     def normalised(self, image: Tensor) -> Tensor:
         """RGB uint8 (N, H, W, 3) -> what the network takes, (N, 3, H, W) channels-last."""
@@ -44,11 +50,30 @@ def output_names(spec: ModelSpec) -> tuple[str, ...]:
     return ("centre", "size", "offset") if spec.decode == "boxes" else ("maps",)
 
 
+def stage_names(net: nn.Module, spec: ModelSpec) -> tuple[str, ...]:
+    """Names of the maps of every stage, "maps_1" first; the last is the same as "maps".
+
+    Raises:
+        InputError: if `net` has one stage only.
+    """
+    count = nets.stages(net)
+    if count < 2:
+        raise InputError(f"network {spec.net!r} has one stage; stages need a CPM or hourglass net")
+    return tuple(f"maps_{i}" for i in range(1, count + 1))
+
+
 class TorchRuntime:
     """`infer.runtime.Runtime` over a torch network; float32 unless `precision` is "bf16"."""
 
-    def __init__(self, net: nn.Module, spec: ModelSpec, *, precision: str = "float32") -> None:
-        self.deployed = Deployed(net, spec).eval()
+    def __init__(
+        self,
+        net: nn.Module,
+        spec: ModelSpec,
+        *,
+        precision: str = "float32",
+        stages: bool = False,
+    ) -> None:
+        self.deployed = Deployed(net, spec, stages=stages).eval()
         self.precision = precision
         self.name = "torch"
 

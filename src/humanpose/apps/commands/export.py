@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from humanpose.errors import MissingExtraError
+from humanpose.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
     from humanpose.types import U8
+
+PRECISIONS = ("float32", "bf16", "int8")
 
 
 def export(
@@ -31,11 +33,37 @@ def export(
             help="Pictures or folders to compare on; noise if not given. Repeatable.",
         ),
     ] = None,
+    stages: Annotated[
+        bool,
+        typer.Option("--stages", help="Give the maps of every stage too (CPM, hourglass)."),
+    ] = False,
+    precision: Annotated[
+        str, typer.Option(help="float32, bf16 (checked, nothing is quantised) or int8.")
+    ] = "float32",
+    calibrate: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[=PATH]|PICTURES",
+            help="Data set, pictures or folder for int8 and bf16: to calibrate and to judge on. "
+            "Repeatable.",
+        ),
+    ] = None,
+    limit: Annotated[
+        float, typer.Option(min=0, help="Largest loss of any score, in points (hundredths).")
+    ] = 1.0,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
-    """Write a network as ONNX with its description inside, and compare it with the original."""
+    """Write a network as ONNX with its description inside, and compare it with the original.
+
+    An INT8 or bf16 file is refused that scores worse than float32 by more than --limit.
+    """
+    if precision not in PRECISIONS:
+        raise InputError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
+    if (precision == "float32") == bool(calibrate):
+        raise InputError("--calibrate DATA goes with --precision int8 or bf16, and they with it")
     try:
         from humanpose.apps import export as exporting
+        from humanpose.apps.quantise import Examples
     except ImportError as error:
         raise MissingExtraError(error.name or "torch", "train") from error
     from humanpose.files import prepare_output
@@ -43,7 +71,11 @@ def export(
     output = output or weights.with_suffix(".onnx")
     prepare_output(output, force=force)
     crops = _crops(weights, check) if check else None
-    reports = exporting.export(weights, output, crops)
+    lower = None
+    if calibrate:
+        examples = Examples.read(calibrate)
+        lower = exporting.Lower(precision, examples, limit, typer.echo)
+    reports = exporting.export(weights, output, crops, stages=stages, lower=lower)
     on = f"{len(crops)} pictures" if crops is not None else "noise"
     typer.echo(f"{output}: {output.stat().st_size / 1e6:.2f} MB; compared on {on}")
     typer.echo(f"{'':34}{'value':>10}{'joint, px':>12}{'score':>10}")

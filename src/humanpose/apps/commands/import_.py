@@ -9,19 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from humanpose.errors import InputError, MissingExtraError, printable
-from humanpose.skeleton import COCO17, CPM14, FLIC9, HAND21, MPII16, Skeleton
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from humanpose.checkpoints.mapping import Import
-    from humanpose.spec import ModelSpec
 
-_BY_JOINTS = {len(s.joints): s for s in (MPII16, COCO17, CPM14, FLIC9, HAND21)}
-# As the networks see them: HRNet's configurations give them to RGB, SimpleBaseline's to BGR.
-_IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
-_IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
-_HOURGLASS_MEAN = (0.4404 * 255, 0.4440 * 255, 0.4327 * 255)
 _NAMES_SHOWN = 8
 
 
@@ -46,6 +37,14 @@ def import_weights(
         str | None,
         typer.Option(help="ceil (Caffe) or floor (TensorFlow's VALID), for a CPM net."),
     ] = None,
+    centre_sigma: Annotated[
+        float | None,
+        typer.Option(min=1, help="Of a CPM net's centre map, px: 21; psycharo's port had 17.68."),
+    ] = None,
+    channels: Annotated[
+        str | None,
+        typer.Option(help="rgb or bgr, what the weights expect; as their authors had it."),
+    ] = None,
     blocks: Annotated[int | None, typer.Option(help="Residuals per group of an hourglass.")] = None,
     backbone: Annotated[
         bool,
@@ -60,6 +59,7 @@ def import_weights(
         import torch
 
         from humanpose import nets
+        from humanpose.apps.specs import reference_spec
         from humanpose.checkpoints import mapping, store
     except ImportError as error:
         raise MissingExtraError(error.name or "torch", "train") from error
@@ -67,13 +67,21 @@ def import_weights(
 
     if output.suffix != ".safetensors":
         raise InputError(f"{output}: the name of the result must end in .safetensors")
+    if channels not in (None, "rgb", "bgr"):
+        raise InputError(f"--channels {channels}: write rgb or bgr")
     prepare_output(output, force=force)
     if net not in nets.NETS:
         raise InputError(f"unknown network {net!r}; there are: {', '.join(sorted(nets.NETS))}")
     mapping.check_kind(kind, net)
     arrays = _read(kind, file)
     psycharo = kind.startswith("tensorflow") and not mapping.is_timctho(arrays)
-    given = {"joints": joints, "stages": stages, "pooling": pooling, "blocks": blocks}
+    given = {
+        "joints": joints,
+        "stages": stages,
+        "pooling": pooling,
+        "centre_sigma": centre_sigma,
+        "blocks": blocks,
+    }
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if psycharo and net.startswith("cpm-"):
         options.setdefault("pooling", "floor")
@@ -83,7 +91,8 @@ def import_weights(
     found = mapping.to_net(arrays, kind, net, made)
     _print(found)
     _refuse_mismatch(file, net, found, backbone=backbone)
-    spec = _spec(output.stem, net, options, made, psycharo=psycharo)
+    spec = reference_spec(output.stem, net, options, made, psycharo=psycharo)
+    spec = replace(spec, channels=channels or spec.channels)
     recipe = f"imported from {kind} file {file.name} (sha256 {_sha(file, sha256)})"
     if found.missing:
         recipe += f"; not in it, started at random: {', '.join(found.missing)}"
@@ -146,79 +155,3 @@ def _refuse_mismatch(file: Path, net: str, found: Import, *, backbone: bool) -> 
             f"{file} lacks {len(found.missing)} tensors of {net} ({found.missing[0]} ...); "
             "give --backbone to start them at random"
         )
-
-
-# ------------------------------------------------------------------------------------ ModelSpec
-
-
-def _spec(
-    name: str, net: str, options: dict[str, Any], made: nn.Module, *, psycharo: bool
-) -> ModelSpec:
-    """How `made` wants its pixels and gives its maps, as its authors had it."""
-    from humanpose.nets.cpm import CPM
-
-    if isinstance(made, CPM):
-        return _cpm_spec(name, net, options, made, psycharo=psycharo)
-    from humanpose.spec import ModelSpec
-
-    joints = options.setdefault("joints", 16 if net.startswith("hourglass") else 17)
-    hourglass = net.startswith("hourglass")
-    return ModelSpec(
-        name,
-        task="pose",
-        net=net,
-        options=options,
-        skeleton=_skeleton(net, joints),
-        input=(192, 256) if joints == 17 and not hourglass else (256, 256),
-        multiple_of=64 if hourglass else 32,
-        channels="bgr" if net.startswith("resnet") else "rgb",
-        mean=_HOURGLASS_MEAN if hourglass else _IMAGENET_MEAN,
-        std=(255, 255, 255) if hourglass else _IMAGENET_STD,
-        pad=(0, 0, 0),
-        context=1.25,
-        stride=4,
-        grid="corner",
-        decode="quarter",
-        licences={"weights": "those of the imported file"},
-    )
-
-
-def _cpm_spec(
-    name: str, net: str, options: dict[str, Any], made: Any, *, psycharo: bool
-) -> ModelSpec:
-    from humanpose.spec import ModelSpec
-
-    variant = made.variant
-    person = net == "cpm-person"
-    joints = options.setdefault("joints", variant.joints)
-    side = 128 if net == "cpm-hand-s4" else 368
-    if not made.ceil and variant.own_trunk:
-        side = 376  # what gives Caffe's grid of 46 with TensorFlow's pooling
-    return ModelSpec(
-        name,
-        task="person" if person else "hand" if net.startswith("cpm-hand") else "pose",
-        net=net,
-        options=options,
-        # Of a person net's skeleton only the name matters.
-        skeleton=CPM14 if person else _skeleton(net, joints),
-        input=(656, 368) if person else (side, side),
-        multiple_of=8,
-        channels="rgb" if psycharo else "bgr",
-        mean=(127.5, 127.5, 127.5) if psycharo else (128, 128, 128),
-        std=(255, 255, 255) if psycharo else (256, 256, 256),
-        pad=(128, 128, 128),
-        crop="picture-height" if person else "box",
-        context=1.25,
-        stride=variant.stride,
-        grid="centre",
-        background=variant.background,
-        decode="peaks" if person else "argmax",
-        licences={"weights": "those of the imported file"},
-    )
-
-
-def _skeleton(net: str, joints: int) -> Skeleton:
-    if joints not in _BY_JOINTS:
-        known = ", ".join(f"{n} ({s.name})" for n, s in sorted(_BY_JOINTS.items()))
-        raise InputError(f"{net}: no skeleton of {joints} joints is known; there are: {known}")
-    return _BY_JOINTS[joints]

@@ -14,7 +14,10 @@ def models() -> None:
         spec = read_spec(path)
         size = path.stat().st_size / 1e6
         width, height = spec.input
-        typer.echo(f"{name}: {spec.task}, net {spec.net}, input {width}x{height}, {size:.1f} MB")
+        small = ", int8" if spec.precision == "int8" else ""
+        typer.echo(
+            f"{name}: {spec.task}, net {spec.net}, input {width}x{height}{small}, {size:.1f} MB"
+        )
         typer.echo(f"  trained on: {', '.join(spec.data)}; {spec.recipe}")
         for part, licence in spec.licences.items():
             typer.echo(f"  licence of {part}: {licence}")

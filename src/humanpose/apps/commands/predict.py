@@ -12,14 +12,20 @@ from humanpose.errors import EXIT_SKIPPED
 
 def predict(
     sources: Annotated[
-        list[str], typer.Argument(metavar="SOURCE...", help="Pictures, folders, globs or videos.")
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Pictures, folders, globs, videos; a camera (0), rtsp:// or http(s)://, "
+            "ros:/TOPIC, a ROS recording, numbered pictures (FOLDER/%05d.jpg).",
+        ),
     ],
     save: Annotated[
         str | None,
         typer.Option(
             metavar="KINDS",
             help="Comma-separated: image, video, json (COCO's shape), jsonl, csv, coco (bare "
-            "results). Without it: the annotated picture or video, and json.",
+            "results), openpose, trc, heatmaps. Without it: the annotated picture or video, and "
+            "json.",
         ),
     ] = None,
     output: Annotated[
@@ -35,6 +41,10 @@ def predict(
             help="Person weights: a built-in name, a file, or 'none' (one person fills it)."
         ),
     ] = "person",
+    hands: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Hand weights: also find 21 joints of every hand."),
+    ] = None,
     runtime: Annotated[str, typer.Option(help="auto, openvino or onnxruntime.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32 or bf16.")] = "auto",
     device: Annotated[
@@ -52,16 +62,95 @@ def predict(
         float,
         typer.Option(min=0, max=1, help="Draw joints at or above this score; results keep all."),
     ] = 0.3,
+    view: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="How results are drawn: boxes, skeleton, heatmaps, stages or side-by-side.",
+        ),
+    ] = "boxes",
+    legend: Annotated[
+        bool, typer.Option("--legend", help="Draw which colour is which side of the body.")
+    ] = False,
     max_people: Annotated[
         int | None,
         typer.Option(min=1, help="Keep at most this many people of a picture, best first."),
     ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            min=8, help="Height of the pose network's input (CPM's box size); its own if not given."
+        ),
+    ] = None,
     flip: Annotated[
         bool, typer.Option("--flip", help="Average with the mirrored crop: better, twice the time.")
     ] = False,
+    scales: Annotated[
+        str,
+        typer.Option(
+            metavar="LIST",
+            help="Average over crops of several scales: 0.8,1,1.25; benchmark or demo (CPM's).",
+        ),
+    ] = "",
+    crop: Annotated[
+        str,
+        typer.Option(
+            metavar="RULE",
+            help="Scale of a crop: box, or picture-height (the CPM release's). Default: the "
+            "network's; picture-height with CPM's person network, which knows no sizes.",
+        ),
+    ] = "",
+    decode: Annotated[
+        str,
+        typer.Option(
+            metavar="RULE", help="argmax, quarter or dark; the network's own if not given."
+        ),
+    ] = "",
+    compat: Annotated[
+        str,
+        typer.Option(
+            help="matlab: sum maps at the picture's size, whole pixels; hrnet: its shifted flip."
+        ),
+    ] = "",
     cache: Annotated[
         str | None, typer.Option(metavar="DIR", help="Folder of compiled models; '' turns it off.")
     ] = None,
+    as_video: Annotated[
+        bool, typer.Option("--as-video", help="The pictures of a folder or glob are one video.")
+    ] = False,
+    rate: Annotated[
+        float | None, typer.Option(min=0.01, help="Frames/s of numbered pictures; 25 if not given.")
+    ] = None,
+    topic: Annotated[
+        str | None, typer.Option(help="Topic of a ROS recording, where several have pictures.")
+    ] = None,
+    retries: Annotated[
+        int | None,
+        typer.Option(min=0, help="Attempts to find a lost camera again; endless if not given."),
+    ] = None,
+    frames: Annotated[
+        int | None, typer.Option(min=1, help="End a video or camera after this many frames.")
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=0, help="End a video or camera after this time.")
+    ] = None,
+    track: Annotated[
+        bool, typer.Option("--track/--no-track", help="Number the people of a video.")
+    ] = True,
+    smooth: Annotated[
+        str,
+        typer.Option(
+            metavar="METHOD",
+            help="Steady the joints: none, kalman, one-euro, rts (best, files). If not given: "
+            "kalman for cameras and streams, none for files.",
+        ),
+    ] = "auto",
+    detect_every: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Look for people every so many frames; their last pose says where between."
+        ),
+    ] = 1,
     show: Annotated[
         bool, typer.Option("--show", help="Open the first annotated result when done.")
     ] = False,
@@ -70,12 +159,23 @@ def predict(
     """Find people and their joints in pictures and videos.
 
     Results go to humanpose-out/ (change with -o). A file that cannot be read is skipped, listed
-    at the end, and makes the exit code 3.
+    at the end, and makes the exit code 3. Ctrl-C ends early, with every result file complete.
     """
     from humanpose.api import PoseEstimator
     from humanpose.apps import prediction
+    from humanpose.infer.track import Following
+    from humanpose.views import WITH_MAPS, Look
 
-    jobs = prediction.plan(sources, save, output, min_score=min_score, force=force)
+    reading = prediction.Reading(as_video, rate, topic, retries, frames, seconds)
+    jobs = prediction.plan(
+        sources,
+        save,
+        output,
+        look=Look(view, min_score, legend),
+        force=force,
+        reading=reading,
+        following=Following(track, smooth, detect_every),
+    )
     estimator = PoseEstimator(
         model,
         person=None if person == "none" else person,
@@ -86,7 +186,14 @@ def predict(
         cache=cache,
         person_score=person_score,
         max_people=max_people,
+        size=size,
         flip=flip,
+        scales=scales,
+        crop=crop,
+        decode=decode,
+        compat=compat,
+        keep_maps="heatmaps" in (save or "") or view in WITH_MAPS,
+        hands=hands,
     )
     outcome = prediction.run(jobs, estimator, quiet=quiet)
     if not quiet:
@@ -95,5 +202,7 @@ def predict(
         typer.echo(line, err=True)
     if show and outcome.drawn:
         typer.launch(str(outcome.drawn[0]))
+    if outcome.signal:
+        raise typer.Exit(128 + outcome.signal)
     if outcome.problems:
         raise typer.Exit(EXIT_SKIPPED)

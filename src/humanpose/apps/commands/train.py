@@ -32,6 +32,15 @@ def train(
             metavar="NAME=PATH", help="Use these data sets in place of the recipe's; repeatable."
         ),
     ] = None,
+    devices: Annotated[
+        int, typer.Option(min=1, help="Processes on this machine, one a device.")
+    ] = 1,
+    accelerator: Annotated[
+        str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps.")
+    ] = "auto",
+    nodes: Annotated[
+        int, typer.Option(min=1, help="Machines; torchrun or SLURM starts their processes.")
+    ] = 1,
     restart: Annotated[
         bool, typer.Option("--restart", help="Ignore the checkpoint in the folder.")
     ] = False,
@@ -40,6 +49,7 @@ def train(
     try:
         from humanpose.apps import training
         from humanpose.train.config import load_recipe
+        from humanpose.train.ranks import Place
     except ImportError as error:
         raise MissingExtraError(error.name or "torch", "train") from error
 
@@ -48,6 +58,10 @@ def train(
         plan = plan.model_copy(update={"data": data})
     folder = output or Path("runs") / recipe.stem
     folder.mkdir(parents=True, exist_ok=True)
-    best = training.train(plan, folder, resume=not restart, show=typer.echo)
-    typer.echo(f"best weights: {best}")
-    typer.echo(f"next: humanpose export {best} -o {plan.name}.onnx")
+    training.train(
+        plan,
+        folder,
+        place=Place(devices, accelerator, nodes),
+        resume=not restart,
+        show=typer.echo,
+    )
