@@ -8,7 +8,7 @@ import sys
 import typer
 
 from humanpose import __version__
-from humanpose.apps.commands import evaluate, export, import_, models, predict, train
+from humanpose.apps.commands import data, evaluate, export, import_, live, models, predict, train
 from humanpose.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_IO, HumanPoseError
 
 app = typer.Typer(
@@ -19,10 +19,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("predict")(predict.predict)
+app.command("live")(live.live)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("export")(export.export)
 app.command("import")(import_.import_weights)
+app.add_typer(data.app, name="data")
 app.command("models")(models.models)
 app.command("info")(models.info)
 

@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
+from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from humanpose import nets
 from humanpose.apps.data_sets import Marks, data_path, read_marks, resolved
-from humanpose.apps.scoring import person_scores, pose_scores
+from humanpose.apps.scoring import Rules, Truth, estimated, person_scores, scores_of
+from humanpose.apps.specs import reference_spec
+from humanpose.apps.training_sheet import sheet
 from humanpose.checkpoints.movenet import read_movenet
 from humanpose.checkpoints.store import load_weights, start_from
-from humanpose.data.dataset import PoseDataset
+from humanpose.data.dataset import PoseDataset, has_teacher, with_square_box
 from humanpose.data.people import PersonDataset, pictures_of
+from humanpose.data.predictions import Matched
 from humanpose.data.readers import read
+from humanpose.data.targets import Targets
 from humanpose.errors import InputError
 from humanpose.infer.detector import Detector
 from humanpose.infer.estimator import Estimator
 from humanpose.nets.torch_runtime import TorchRuntime
-from humanpose.skeleton import BODY19
+from humanpose.skeleton import BODY19, SKELETONS, Skeleton, joint_map
 from humanpose.spec import ModelSpec
 from humanpose.train.config import Recipe
 from humanpose.train.loop import fit
-from humanpose.types import Sample
+from humanpose.train.ranks import Place, launch, together
+from humanpose.types import F32, U8, Sample
 
 T = TypeVar("T")
 
@@ -33,47 +41,125 @@ T = TypeVar("T")
 _VALIDATION_SHARE = 400
 
 
-def train(recipe: Recipe, folder: Path, *, resume: bool, show: Callable[[str], None]) -> Path:
-    """Run `recipe`; returns the path of the best weights in `folder`."""
-    spec = spec_of(recipe)
-    net = nets.create(recipe.net, **recipe.options)
-    if recipe.start:
-        state = start_state(resolved(recipe.start))
-        fresh = start_from(net, state)
+def train(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    place: Place = Place(),
+    resume: bool,
+    show: Callable[[str], None],
+) -> Path:
+    """Run `recipe` in the processes of `place`; returns the path of the best weights."""
+    fabric = launch(recipe, folder, place)
+    if not fabric.is_global_zero:
+        show = _silent
+    start = start_state(resolved(recipe.start)) if recipe.start else {}
+    sets = read_sets(recipe)
+    net, spec = network_of(recipe, sets)
+    if start:
+        fresh = start_from(net, start)
         show(f"started from {recipe.start}; new: {', '.join(fresh) or 'nothing'}")
-    sets = {name: read(name, path) for name, path in map(data_path, recipe.data)}
     unknown = sorted(set(recipe.repeat) - set(sets))
     if unknown:
         raise InputError(f"repeat: {', '.join(unknown)} is not among the recipe's data sets")
     training = {name: [s for s in sets[name] if s.split == "train"] for name in sets}
     if not any(training.values()):
         raise InputError("the data sets of the recipe have no training part")
-    marks: Marks = {}
+    marks = _marks(recipe, show)
+    dataset = dataset_of(recipe, spec, training, marks, show)
+    show(
+        f"{len(dataset)} training items; {recipe.sized(len(dataset)).steps} steps of {recipe.batch}"
+    )
+
+    def validate(averaged: nn.Module) -> dict[str, float]:
+        return validation_scores(averaged, spec, sets, marks, fabric)
+
+    def picture(averaged: nn.Module) -> U8:
+        return sheet(TorchRuntime(averaged, spec), spec, shown)
+
+    shown = [sample for part in sets.values() for sample in part if sample.split == "validation"]
+    best = fit(
+        recipe,
+        net,
+        spec,
+        dataset,
+        validate,
+        folder,
+        fabric=fabric,
+        picture=picture if shown and recipe.task != "person" else None,
+        resume=resume,
+        show=show,
+    )
+    show(f"best weights: {best}")
+    return best
+
+
+def _silent(_: str) -> None:
+    """What a process shows that is not the first."""
+
+
+def _marks(recipe: Recipe, show: Callable[[str], None]) -> Marks:
     if recipe.marks and not resolved(recipe.marks).exists():
         show(
             f"warning: no {recipe.marks}: people whom nobody annotated count as background "
             "(recipes/mark_people.py makes it)"
         )
-    else:
-        marks = read_marks(recipe.marks)
-    dataset: PoseDataset | PersonDataset
-    if recipe.task == "pose":
-        people = repeated(training, recipe)
-        dataset = PoseDataset(people, spec, recipe.augment, seed=recipe.seed, sigma=recipe.sigma)
-    else:
-        dataset = PersonDataset(
-            repeated({name: pictures_of(part, marks) for name, part in training.items()}, recipe),
+        return {}
+    return read_marks(recipe.marks)
+
+
+def dataset_of(
+    recipe: Recipe,
+    spec: ModelSpec,
+    parts: dict[str, list[Sample]],
+    marks: Marks,
+    show: Callable[[str], None],
+) -> PoseDataset | PersonDataset:
+    """The training data of `recipe` from the samples of its sets."""
+    if recipe.task == "person":
+        return PersonDataset(
+            repeated({name: pictures_of(part, marks) for name, part in parts.items()}, recipe),
             spec,
             recipe.augment,
             seed=recipe.seed,
             mosaic=recipe.mosaic,
         )
-    show(f"{len(dataset)} training items; {recipe.steps} steps of {recipe.batch}")
+    people = repeated(parts, recipe)
+    usable = [s for s in people if np.isfinite(s.box).all() and (s.box[2:] > 0).all()]
+    if len(usable) < len(people):
+        show(f"warning: {len(people) - len(usable)} persons without a box are left out")
+    if recipe.distil and not all(has_teacher(sample, spec.skeleton) for sample in usable):
+        raise InputError(
+            f"distil: not all data hold a teacher's maps of {spec.skeleton.name}; make a pack by "
+            "humanpose data build --teacher"
+        )
+    targets = Targets(recipe.targets, recipe.sigma, recipe.compat, recipe.joint_weights)
+    return PoseDataset(
+        usable,
+        spec,
+        recipe.augment,
+        seed=recipe.seed,
+        targets=targets,
+        taught=recipe.distil > 0,
+    )
 
-    def validate(averaged: nn.Module) -> dict[str, float]:
-        return validation_scores(averaged, spec, sets, marks)
 
-    return fit(recipe, net, spec, dataset, validate, folder, resume=resume, show=show)
+def read_sets(recipe: Recipe) -> dict[str, list[Sample]]:
+    """Samples of the recipe's data sets by name; a pack's go to the sets it was made of.
+
+    Raises:
+        InputError: a set cannot be read, or a pack is to train a person network, for which the
+            pictures that it cuts people out of would be needed whole.
+    """
+    sets: dict[str, list[Sample]] = {}
+    for name, path in map(data_path, recipe.data):
+        if name == "pack" and recipe.task == "person":
+            raise InputError(f"{path}: a pack holds people cut out; task person needs the pictures")
+        for sample in read(name, path):
+            key = sample.origin[0] if name == "pack" else name
+            placed = sample if recipe.boxes == "own" else with_square_box(sample, recipe.boxes)
+            sets.setdefault(key, []).append(placed)
+    return sets
 
 
 def repeated(parts: dict[str, list[T]], recipe: Recipe) -> list[T]:
@@ -84,20 +170,75 @@ def repeated(parts: dict[str, list[T]], recipe: Recipe) -> list[T]:
     return [item for name, part in parts.items() for item in part * recipe.repeat.get(name, 1)]
 
 
-def spec_of(recipe: Recipe) -> ModelSpec:
-    """The description that a network trained by `recipe` carries."""
-    return ModelSpec(
-        name=recipe.name,
-        task=recipe.task,
-        net=recipe.net,
-        options=recipe.options,
-        skeleton=BODY19,
-        input=recipe.input,
-        crop="box" if recipe.task == "pose" else "whole",
-        decode="dark" if recipe.task == "pose" else "boxes",
-        data=tuple(name.partition("=")[0] for name in recipe.data),
-        recipe=f"recipes/{recipe.net}.yaml, {recipe.samples} samples, seed {recipe.seed}",
-    )
+def network_of(recipe: Recipe, sets: dict[str, list[Sample]]) -> tuple[nn.Module, ModelSpec]:
+    """The network of `recipe` for the joints of its data, and the description that it carries.
+
+    Raises:
+        InputError: the joints to train are not clear, or an option or value of the spec is wrong.
+    """
+    skeleton = skeleton_of(recipe, sets)
+    options = dict(recipe.options)
+    if recipe.task != "person":
+        count = options.setdefault("joints", len(skeleton.joints))
+        if count != len(skeleton.joints):
+            raise InputError(
+                f"options.joints is {count}, but {skeleton.name} has {len(skeleton.joints)} joints"
+            )
+    net = nets.create(recipe.net, **options)
+    if recipe.net in ("lite", "person"):
+        pose = recipe.net == "lite"
+        spec = ModelSpec(
+            recipe.name,
+            recipe.task,
+            recipe.net,
+            options,
+            skeleton,
+            recipe.input,
+            crop="box" if pose else "whole",
+            decode="dark" if pose else "boxes",
+        )
+    else:
+        spec = reference_spec(recipe.name, recipe.net, options, net, skeleton=skeleton)
+    length = f"{recipe.samples} samples" if recipe.samples else f"{recipe.epochs:g} epochs"
+    changes: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in recipe.spec.items()
+    }
+    try:
+        return net, replace(
+            spec,
+            task=recipe.task,
+            input=recipe.input,
+            data=tuple(sets),
+            licences={},
+            recipe=f"recipe {recipe.name!r}, {length}, seed {recipe.seed}",
+            **changes,
+        )
+    except (TypeError, ValueError) as error:
+        raise InputError(f"recipe {recipe.name!r}: {error}") from error
+
+
+def skeleton_of(recipe: Recipe, sets: dict[str, list[Sample]]) -> Skeleton:
+    """The joints that `recipe` trains: those it names, else those of its data.
+
+    Raises:
+        InputError: an unknown name, or none and the sets differ.
+    """
+    if recipe.skeleton:
+        if recipe.skeleton not in SKELETONS:
+            known = ", ".join(sorted(SKELETONS))
+            raise InputError(f"skeleton {recipe.skeleton!r} is not known; there are: {known}")
+        return SKELETONS[recipe.skeleton]
+    if recipe.task == "person":
+        return BODY19
+    found = {sample.skeleton for samples in sets.values() for sample in samples}
+    if len(found) != 1:
+        names = ", ".join(sorted(skeleton.name for skeleton in found)) or "none"
+        raise InputError(
+            f"the data sets have different joints ({names}): say which to train, "
+            "e.g. --set skeleton=body19"
+        )
+    return found.pop()
 
 
 def start_state(path: Path) -> dict[str, Tensor]:
@@ -112,21 +253,31 @@ def validation_scores(
     spec: ModelSpec,
     sets: dict[str, list[Sample]],
     marks: Marks,
+    fabric: Fabric,
 ) -> dict[str, float]:
-    """Scores of `net` on an even share of each set's validation part."""
+    """Scores of `net` on an even share of each set's validation part; each process does a part."""
     runtime = TorchRuntime(net, spec)
+    mine = slice(fabric.global_rank, None, fabric.world_size)
     scores: dict[str, float] = {}
     for name, samples in sets.items():
         part = [sample for sample in samples if sample.split == "validation"]
         if not part:
             continue
-        if spec.task == "pose":
+        if spec.task != "person":
             part = part[:: max(1, len(part) // _VALIDATION_SHARE)]
-            (score,) = pose_scores(Estimator(runtime, spec), part)
-            scores[name] = score.value
+            rows: list[tuple[F32, np.float32]] = []
+            if part[mine]:
+                found = estimated(Estimator(runtime, spec), part[mine])
+                rows = list(zip(found.joints, found.scores, strict=True))
+            joints, sure = map(np.stack, zip(*together(rows, fabric), strict=True))
+            known = joint_map(spec.skeleton, part[0].skeleton) >= 0
+            whole = Matched(joints, sure, known, len(part), "boxes given")
+            scores[name] = scores_of(whole, Truth.of(part), Rules())[0].value
         else:
             pictures = pictures_of(part, marks)
             pictures = pictures[:: max(1, len(pictures) // _VALIDATION_SHARE)]
-            recall, precision = person_scores(Detector(runtime, spec), pictures)
+            recall, precision = person_scores(
+                Detector(runtime, spec), pictures[mine], together=lambda f: together(f, fabric)
+            )
             scores[f"{name}_recall"], scores[f"{name}_ap"] = recall.value, precision.value
     return scores

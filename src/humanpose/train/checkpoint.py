@@ -26,13 +26,15 @@ def save(folder: Path, run: Run, recipe: Recipe) -> None:
     """Write the state of `run` to `folder`; the one before it is kept too."""
     tensors: dict[str, Tensor] = {}
     tensors |= {f"net/{name}": value for name, value in run.net.state_dict().items()}
-    tensors |= {f"ema/{name}": value for name, value in run.ema.state_dict().items()}
+    if run.ema is not run.net:
+        tensors |= {f"ema/{name}": value for name, value in run.ema.state_dict().items()}
     for index, slots in run.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{index}/{name}": value for name, value in slots.items()}
     state = {
         "step": run.step,
         "best": run.best,
         "scores": run.scores,
+        "stale": run.stale,
         "recipe": recipe.model_dump(mode="json"),
         # Another thread count sums in another order: the curve would differ in the last bits.
         "threads": torch.get_num_threads(),
@@ -64,11 +66,17 @@ def load(folder: Path, run: Run, show: Callable[[str], None]) -> bool:
             continue
         try:
             _restore(run, tensors)
-        except (RuntimeError, KeyError) as error:
+        except (RuntimeError, KeyError, ValueError) as error:
             raise InputError(
                 f"{path}: belongs to another network; use another -o, or --restart"
             ) from error
         run.step, run.best, run.scores = state["step"], state["best"], state["scores"]
+        run.stale = state.get("stale", 0)  # older checkpoints have none
+        if state["threads"] != torch.get_num_threads():
+            show(
+                f"warning: {path} was written by {state['threads']} threads, this is another "
+                "count: the last bits will differ"
+            )
         return True
     return False
 
@@ -79,7 +87,8 @@ def _restore(run: Run, tensors: dict[str, Tensor]) -> None:
         part, _, rest = name.partition("/")
         parts[part][rest] = value
     run.net.load_state_dict(parts["net"])
-    run.ema.load_state_dict(parts["ema"])
+    if run.ema is not run.net:
+        run.ema.load_state_dict(parts["ema"])
     slots: dict[int, dict[str, Tensor]] = {}
     for name, value in parts["optimizer"].items():
         index, _, slot = name.partition("/")

@@ -3,59 +3,122 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from humanpose.data.augment import Augmentation
 from humanpose.errors import InputError
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class Recipe(BaseModel):
     """What to train, on what, and how; `recipes/*.yaml` are examples.
 
-    `start` and `marks` may name environment variables ($HUMANPOSE_DATA/...).
+    `start`, `data` and `marks` may name environment variables ($HUMANPOSE_DATA/...).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
     name: str
-    task: Literal["pose", "person"]
+    task: Literal["pose", "person", "hand"]
     net: str
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field({}, description="of the net; `joints` follows the skeleton")
+    skeleton: str | None = Field(None, description="by name; None = the one of the data")
     input: tuple[int, int] = Field(description="width, height of the crop, pixels")
+    spec: dict[str, Any] = Field({}, description="of ModelSpec, in place of the net's usual")
     start: str | None = Field(None, description=".safetensors, or MoveNet's .tflite")
+
     data: list[str] = Field(description="NAME (below $HUMANPOSE_DATA) or NAME=PATH")
     repeat: dict[str, int] = Field({}, description="data set -> times it appears in an epoch")
+    boxes: Literal["own", "hrnet", "cpm"] = Field(
+        "own", description="the sets' boxes, or squares by centre and scale: data.dataset"
+    )
     marks: str | None = Field(None, description="JSON of people nobody annotated (person task)")
     augment: Augmentation = Augmentation()
     mosaic: float = Field(0.0, ge=0, le=1, description="chance of four pictures in one input")
-    sigma: float = Field(1.5, gt=0, description="of the Gaussian targets, cells")
 
-    samples: int = Field(gt=0, description="crops or pictures seen in the whole run")
-    batch: int = Field(32, gt=0)
-    lr: float = Field(gt=0, description="peak rate of new layers")
-    backbone_lr: float = Field(gt=0, description="peak rate of the backbone")
-    warmup: int = Field(200, ge=0, description="steps of linear increase")
+    targets: Literal["exact", "hrnet", "cpm"] = Field("exact", description="see data.targets")
+    sigma: float = Field(1.5, gt=0, description="of the Gaussian targets, cells")
+    joint_weights: dict[str, float] = Field({}, description='"wrist" -> weight in the loss')
+    compat: bool = Field(False, description="the quirks of the targets' authors too")
+    loss: Literal["place", "mse", "cpm"] = Field("place", description="see train.losses")
+    hardest: int = Field(0, ge=0, description="joints of a person that count (OHKM); 0 = all")
+    distil: float = Field(0.0, ge=0, le=1, description="the teacher's share of the loss")
+
+    samples: int | None = Field(None, gt=0, description="seen in the whole run; or give epochs")
+    epochs: float | None = Field(None, gt=0)
+    batch: int = Field(32, gt=0, description="of all processes together")
+    optimizer: Literal["adamw", "adam", "sgd", "rmsprop"] = "adamw"
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd")
+    lr: float = Field(gt=0, description="peak rate of what `rates` does not name")
+    backbone_lr: float | None = Field(None, gt=0, description="peak rate of `backbone.*`")
+    rates: dict[str, float] = Field({}, description="pattern of parameter names -> factor of lr")
+    bias_rate: float = Field(1.0, gt=0, description="factor on the rate of biases")
     weight_decay: float = Field(0.01, ge=0)
-    clip: float = Field(5.0, gt=0, description="largest norm of a gradient")
-    ema: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights, per step")
-    precision: Literal["bf16-mixed", "32-true"] = "bf16-mixed"
+    bias_decay: bool = Field(True, description="whether biases decay as weights do")
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    drops: list[float] = Field(
+        [],
+        description="where `step` lowers the rate: epochs if the recipe counts them, else samples",
+    )
+    gamma: float = Field(0.1, gt=0, le=1, description="factor of a drop")
+    warmup: int = Field(200, ge=0, description="steps of linear increase")
+    clip: float = Field(5.0, ge=0, description="largest norm of a gradient; 0 = any")
+    ema: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights; 0 = none")
+    patience: int = Field(0, ge=0, description="validations without a best that end it; 0 = any")
+
+    precision: Literal["bf16-mixed", "32-true", "64-true"] = "bf16-mixed"
+    compile: bool = Field(False, description="torch.compile, a minute once")
     workers: int = Field(2, ge=0)
     threads: int = Field(0, ge=0, description="of torch; 0 = all cores")
-    seed: int = 0
-    validate_every: int = Field(16000, gt=0, description="samples")
+    seed: int = Field(0, ge=0)
+    validate_every: int | None = Field(None, gt=0, description="samples; None: an epoch or 16,000")
     checkpoint_every: float = Field(180.0, gt=0, description="seconds")
+    log_every: int = Field(25, gt=0, description="steps")
+    loggers: list[Literal["csv", "tensorboard", "wandb", "mlflow"]] = ["csv", "tensorboard"]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        if (self.samples is None) == (self.epochs is None):
+            raise ValueError("give either samples or epochs")
+        if (self.schedule == "step") != bool(self.drops):
+            raise ValueError("schedule step needs drops, the others have none")
+        if self.loss == "cpm" and self.targets != "cpm":
+            raise ValueError("loss cpm needs targets cpm")
+        if self.loss == "place" and self.targets == "cpm":
+            raise ValueError("targets cpm have a background, which loss place does not know")
+        return self
+
+    def sized(self, items: int) -> Recipe:
+        """The recipe with everything counted in samples, for a data set of `items`."""
+        if self.epochs is None:
+            return self.model_copy(update={"validate_every": self.validate_every or 16_000})
+        return self.model_copy(
+            update={
+                "samples": max(1, round(self.epochs * items)),
+                "epochs": None,
+                "drops": [drop * items for drop in self.drops],
+                "validate_every": self.validate_every or items,
+            }
+        )
 
     @property
     def steps(self) -> int:
-        """Optimiser steps of the whole run."""
+        """Optimiser steps of the whole run; the recipe must be `sized`."""
+        assert self.samples is not None
         return max(1, self.samples // self.batch)
 
 
 def load_recipe(path: Path, changes: tuple[str, ...] = ()) -> Recipe:
-    """The recipe at `path` with `changes` such as "augment.flip=0" applied.
+    """The training recipe at `path`, see `load_yaml`."""
+    return load_yaml(path, changes, Recipe)
+
+
+def load_yaml(path: Path, changes: tuple[str, ...], kind: type[Model]) -> Model:
+    """The recipe of a `kind` at `path` with `changes` such as "augment.flip=0" applied.
 
     Raises:
         InputError: on a missing file, bad YAML, an unknown key or a wrong value; it names them.
@@ -71,7 +134,7 @@ def load_recipe(path: Path, changes: tuple[str, ...] = ()) -> Recipe:
     for change in changes:
         _apply_change(tree, change)
     try:
-        return Recipe.model_validate(tree)
+        return kind.model_validate(tree)
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()

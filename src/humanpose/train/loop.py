@@ -4,36 +4,50 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.fabric import Fabric
-from lightning.fabric.loggers.csv_logs import CSVLogger
-from lightning.fabric.loggers.tensorboard import TensorBoardLogger
 from torch import nn
-from torch.utils.data import DataLoader
 
 from humanpose.checkpoints.store import save_weights
-from humanpose.data.dataset import PoseDataset, worker_init
+from humanpose.data.dataset import PoseDataset
 from humanpose.data.people import PersonDataset
-from humanpose.nets.torch_runtime import Deployed
+from humanpose.errors import HumanPoseError
 from humanpose.spec import ModelSpec
-from humanpose.train import checkpoint
+from humanpose.train import checkpoint, logs
 from humanpose.train.config import Recipe
-from humanpose.train.losses import person_loss, pose_loss
-from humanpose.train.meter import Meter, Show
+from humanpose.train.losses import training_loss
+from humanpose.train.meter import Meter, Show, told
+from humanpose.train.model import Trained
+from humanpose.train.optimise import average, optimizer_of, set_rates
+from humanpose.train.order import loader_of
+from humanpose.train.ranks import launch, same_everywhere, shared
+from humanpose.types import U8
 
 Validate = Callable[[nn.Module], dict[str, float]]
+Picture = Callable[[nn.Module], U8]
+
+_MOST_LOST = 10  # steps in a row without a finite gradient
 
 
 @dataclass
 class Run:
-    """Everything that changes while training, and so everything a checkpoint holds."""
+    """Everything that changes while training, and so everything a checkpoint holds.
+
+    Attributes:
+        net: in training.
+        ema: its averaged weights; `net` itself where the recipe wants no average.
+        optimizer: of `net`.
+        step: done so far.
+        best: largest mean of the scores so far.
+        scores: those of the best.
+        stale: validations since then.
+    """
 
     net: nn.Module
     ema: nn.Module
@@ -41,25 +55,7 @@ class Run:
     step: int = 0
     best: float = -math.inf
     scores: dict[str, float] = field(default_factory=dict)
-
-
-class Order:
-    """Batches of (epoch, sample): a function of (seed, step) alone, so that resume is exact."""
-
-    def __init__(self, size: int, recipe: Recipe, first_step: int) -> None:
-        self.size = size
-        self.recipe = recipe
-        self.first_step = first_step
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        batch, per_epoch = self.recipe.batch, max(1, self.size // self.recipe.batch)
-        for step in range(self.first_step, self.recipe.steps):
-            epoch, place = divmod(step, per_epoch)
-            order = np.random.default_rng((self.recipe.seed, epoch)).permutation(self.size)
-            yield [(epoch, int(i)) for i in order[place * batch : (place + 1) * batch]]
-
-    def __len__(self) -> int:
-        return self.recipe.steps - self.first_step
+    stale: int = 0
 
 
 def fit(
@@ -70,6 +66,8 @@ def fit(
     validate: Validate,
     folder: Path,
     *,
+    fabric: Fabric | None = None,
+    picture: Picture | None = None,
     resume: bool = True,
     show: Show = print,
 ) -> Path:
@@ -80,113 +78,92 @@ def fit(
         net: with its starting weights.
         spec: of the network; travels in every file that is written.
         dataset: indexed by (epoch, sample).
-        validate: scores of a network, better = larger; their mean picks the best.
+        validate: scores of a network, better = larger, the same in every process; their mean
+            picks the best.
         folder: gets `last.safetensors` (to resume), `best.safetensors` (averaged weights with
-            the best score), and below csv/ and tensorboard/ the curves, a version a start.
+            the best score), `curve.csv`, and what the other loggers write.
+        fabric: of `ranks.launch`; None = this process alone.
+        picture: of what a network does, drawn after each validation.
         resume: go on from `folder`'s last checkpoint if there is one.
         show: takes a line of progress.
 
     Returns:
         Path of the best weights.
+
+    Raises:
+        HumanPoseError: the gradient is not finite, ten steps in a row.
     """
-    fabric = _fabric(recipe, folder)
+    recipe = recipe.sized(len(dataset))
+    fabric = fabric or launch(recipe, folder)
     run = _start(recipe, net)
+    trained: Any = Trained(run.net, spec)
+    if recipe.compile:
+        trained = torch.compile(trained)
+    model, optimizer = fabric.setup(trained, run.optimizer)
+    fabric.to_device(run.ema)
     if resume and checkpoint.load(folder, run, show):
         show(f"resumed at step {run.step} of {recipe.steps}")
-    pixels = Deployed(run.net, spec)
-    fabric.to_device(pixels)
-    model, optimizer = fabric.setup(run.net, run.optimizer)
-    run.ema = fabric.to_device(run.ema)
-    loss_of: Callable[..., Any] = pose_loss if recipe.task == "pose" else person_loss
-    every = max(1, recipe.validate_every // recipe.batch)
+    logs.begin(fabric, run.step)
     meter = Meter(fabric, recipe, show)
-    saved = time.monotonic()
+    loader = loader_of(dataset, recipe, run.step, fabric)
+    saved, lost, done = time.monotonic(), 0, _ended(recipe, run)
     model.train()
-    for batch in meter.timed(_loader(dataset, recipe, run.step, fabric)):
-        rate = _set_rates(optimizer, recipe, run.step)
-        image = pixels.normalised(batch["image"]).contiguous(memory_format=torch.channels_last)
-        loss, parts = loss_of(model(image), batch)
+    for batch in () if done else meter.timed(loader):
+        rate = set_rates(optimizer, recipe, run.step)
+        out = model(batch["image"])
+        loss, parts = training_loss(out, batch, recipe, lambda count: shared(count, fabric))
         fabric.backward(loss)
         norm = fabric.clip_gradients(
-            model, optimizer, max_norm=recipe.clip, error_if_nonfinite=False
+            model, optimizer, max_norm=recipe.clip or math.inf, error_if_nonfinite=False
         )
         assert isinstance(norm, torch.Tensor)
-        if torch.isfinite(norm):  # a batch that blew up must not end the run
+        finite = bool(torch.isfinite(norm))
+        if finite:  # a batch that blew up must not end the run, a net that did must
             optimizer.step()
+        lost = 0 if finite else lost + 1
+        if lost == _MOST_LOST:
+            raise HumanPoseError(f"step {run.step}: no finite gradient {lost} times in a row")
         optimizer.zero_grad()
         run.step += 1
-        _average(run, recipe.ema)
+        if run.ema is not run.net:
+            average(run.ema, run.net, recipe.ema, run.step)
         meter.step(run.step, {"loss": loss.detach(), **parts, "grad_norm": norm}, rate)
-        if run.step % every == 0 or run.step == recipe.steps:
-            _validate(run, spec, recipe, validate, folder, fabric, show)
+        if _due(recipe, run.step):
+            _validate(run, spec, recipe, validate, folder, fabric, meter)
+            if picture and fabric.is_global_zero:
+                logs.log_picture(fabric, folder, picture(run.ema), run.step)
+            model.train()
             meter.restart()
-        if time.monotonic() - saved > recipe.checkpoint_every or run.step == recipe.steps:
-            checkpoint.save(folder, run, recipe)
+        done = _ended(recipe, run)
+        if time.monotonic() - saved > recipe.checkpoint_every or done:
+            if fabric.is_global_zero:
+                logs.flush(fabric)
+                checkpoint.save(folder, run, recipe)
             saved = time.monotonic()
+        if done:
+            break
     for logger in fabric.loggers:
         logger.finalize("success")
+    fabric.barrier()
     return folder / "best.safetensors"
-
-
-def _fabric(recipe: Recipe, folder: Path) -> Fabric:
-    fabric = Fabric(
-        accelerator="auto",
-        devices=1,
-        precision=recipe.precision,
-        # A new version folder at each start: resuming must not overwrite the curve so far.
-        loggers=[CSVLogger(folder, name="csv"), TensorBoardLogger(folder, name="tensorboard")],
-    )
-    fabric.launch()
-    fabric.seed_everything(recipe.seed, verbose=False)
-    if recipe.threads:
-        torch.set_num_threads(recipe.threads)
-    return fabric
 
 
 def _start(recipe: Recipe, net: nn.Module) -> Run:
     net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    backbone = [p for name, p in net.named_parameters() if name.startswith("backbone.")]
-    rest = [p for name, p in net.named_parameters() if not name.startswith("backbone.")]
-    groups: list[dict[str, Any]] = [
-        {"params": rest, "peak": recipe.lr},
-        {"params": backbone, "peak": recipe.backbone_lr},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=recipe.lr, weight_decay=recipe.weight_decay)
-    ema = deepcopy(net).eval().requires_grad_(False)
-    return Run(net, ema, optimizer)
+    own = bool(recipe.ema) or recipe.precision == "64-true"  # what is validated is float32
+    ema = deepcopy(net).eval().requires_grad_(False) if own else net
+    return Run(net, ema, optimizer_of(recipe, net))
 
 
-def _loader(
-    dataset: PoseDataset | PersonDataset, recipe: Recipe, first_step: int, fabric: Fabric
-) -> Any:
-    loader: DataLoader[Any] = DataLoader(
-        dataset,  # type: ignore[arg-type]  # indexed by (epoch, sample), not by a number
-        batch_sampler=Order(len(dataset), recipe, first_step),
-        num_workers=recipe.workers,
-        worker_init_fn=worker_init,
-        # Without its own generator the iterator would draw from the global one at every start.
-        generator=torch.Generator().manual_seed(recipe.seed),
-        prefetch_factor=4 if recipe.workers else None,
-    )
-    return fabric.setup_dataloaders(loader, use_distributed_sampler=False)
+def _ended(recipe: Recipe, run: Run) -> bool:
+    stale = bool(recipe.patience) and run.stale >= recipe.patience
+    return stale or run.step >= recipe.steps
 
 
-def _set_rates(optimizer: Any, recipe: Recipe, step: int) -> float:
-    """Linear warm-up, then a cosine to zero; returns the rate of the new layers."""
-    warm = min(1.0, (step + 1) / max(1, recipe.warmup))
-    share = warm * 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
-    for group in optimizer.param_groups:
-        group["lr"] = group["peak"] * share
-    return float(optimizer.param_groups[0]["lr"])
-
-
-@torch.no_grad()
-def _average(run: Run, decay: float) -> None:
-    # A young average follows quickly, or the random start would stay in it for long.
-    decay = min(decay, (1 + run.step) / (10 + run.step))
-    ours = [p for p in run.ema.state_dict().values() if p.is_floating_point()]
-    new = [p for p in run.net.state_dict().values() if p.is_floating_point()]
-    torch._foreach_lerp_(ours, new, 1 - decay)
+def _due(recipe: Recipe, step: int) -> bool:
+    """Whether a validation follows `step`."""
+    assert recipe.validate_every is not None
+    return step % max(1, recipe.validate_every // recipe.batch) == 0 or step == recipe.steps
 
 
 def _validate(
@@ -196,14 +173,20 @@ def _validate(
     validate: Validate,
     folder: Path,
     fabric: Fabric,
-    show: Show,
+    meter: Meter,
 ) -> None:
+    speed = meter.stretch.speed(recipe.batch)
+    same_everywhere(run.ema, fabric)
     scores = validate(run.ema)
     fabric.log_dict({f"val/{name}": value for name, value in scores.items()}, run.step)
-    mean = sum(scores.values()) / max(1, len(scores))
-    better = mean > run.best
+    finite = [value for value in scores.values() if math.isfinite(value)]
+    mean = sum(finite) / max(1, len(finite))
+    better = mean > run.best or not finite  # nothing to judge by: the latest is the best
+    run.stale = 0 if better else run.stale + 1
     text = "  ".join(f"{name} {value:.4f}" for name, value in scores.items())
-    show(f"validation at {run.step * recipe.batch} samples: {text}{'  (best)' if better else ''}")
+    seen = f"validation at {run.step * recipe.batch} samples"
+    meter.show(f"{seen}: {text}{'  (best)' if better else ''}  {told(speed)}")
     if better:
         run.best, run.scores = mean, scores
-        save_weights(folder / "best.safetensors", run.ema.state_dict(), spec)
+        if fabric.is_global_zero:
+            save_weights(folder / "best.safetensors", run.ema.state_dict(), spec)

@@ -1,20 +1,124 @@
-"""Losses of the two tasks; each takes raw network outputs and a batch of the data set."""
+"""Losses of the tasks; each takes raw network outputs and a batch of the data set.
+
+A batch may be shared by several processes, whose gradients are averaged. So that the average is
+the whole batch's, sums are divided by a `Share`: the whole batch's count over the processes.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from humanpose.data.dataset import INSIDE, OUTSIDE
+from humanpose.data.targets import INSIDE, OUTSIDE, UNKNOWN
 from humanpose.nets.person import box_size
+from humanpose.train.config import Recipe
+
+Batch = dict[str, Tensor]
+Parts = dict[str, Tensor]
+Share = Callable[[Tensor], Tensor]
 
 # The score must follow the position, not pull it about.
 _SCORE_WEIGHT = 0.1
 _HIT_SIGMA_CELLS = 3.0
+_BELIEVED = 0.1  # a teacher's peak below this is no answer
 
 
-def pose_loss(logits: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+def alone(count: Tensor) -> Tensor:
+    """The `Share` of a single process: its count, at least 1."""
+    return count.clamp_min(1)
+
+
+def training_loss(
+    out: Any, batch: Batch, recipe: Recipe, share: Share = alone
+) -> tuple[Tensor, Parts]:
+    """The recipe's loss.
+
+    Args:
+        out: what `train.model.Trained` gave.
+        batch: of the data set; "teacher" (N, S, K, h, w) is used where `distil` is above 0.
+        recipe: its task, loss, `hardest` and `distil` are used.
+        share: see above.
+
+    Returns:
+        The loss, and its parts for the log.
+    """
+    if recipe.task == "person":
+        return person_loss(out, batch, share)
+    if not recipe.distil:
+        return _maps_loss(out, batch, recipe, share)
+    taught, _ = _maps_loss(out, _of_teacher(batch, len(out), recipe), recipe, share)
+    parts = {"teacher": taught.detach()}
+    if recipe.distil == 1:
+        return taught, parts
+    true, more = _maps_loss(out, batch, recipe, share)
+    return recipe.distil * taught + (1 - recipe.distil) * true, parts | more
+
+
+def _of_teacher(batch: Batch, stages: int, recipe: Recipe) -> Batch:
+    """`batch` with the teacher's maps as targets: "stages" (N, S, K, h, w), one for each stage.
+
+    Of a teacher with more stages every second, third ... is taken, its last for the last
+    (timctho's hand net: the student's stages 1, 2, 3 learn from 2, 4, 6).
+    """
+    maps = batch["teacher"].float()
+    count = maps.shape[1]
+    chosen = [max(0, round((i + 1) * count / stages) - 1) for i in range(stages)]
+    last = maps[:, -1]
+    known = torch.where(last.amax((2, 3)) > _BELIEVED, INSIDE, UNKNOWN)
+    weight = torch.ones_like(known, dtype=torch.float32)
+    if recipe.loss == "place":
+        weight = (known == INSIDE).float()
+    taught = {"stages": maps[:, chosen], "target": last, "known": known, "weight": weight}
+    return batch | taught
+
+
+def _maps_loss(
+    maps: list[Tensor], batch: Batch, recipe: Recipe, share: Share
+) -> tuple[Tensor, Parts]:
+    """Sum over the stages of the recipe's loss."""
+    stages = batch["stages"].unbind(1) if "stages" in batch else [batch["target"]] * len(maps)
+    if "everyone" in batch and "stages" not in batch:
+        stages = [batch["everyone"], *stages[1:]]
+    each: list[Tensor] = []
+    parts: Parts = {}
+    for i, (found, target) in enumerate(zip(maps, stages, strict=True), 1):
+        if recipe.loss == "place":
+            loss, parts = pose_loss(found, batch | {"target": target}, share)
+        else:
+            loss = squared_loss(found, target, batch["weight"], hardest=recipe.hardest)
+            if recipe.loss == "cpm":
+                loss = loss * target[0].numel()
+            if len(maps) > 1:
+                parts[f"stage_{i}"] = loss.detach()
+        each.append(loss)
+    return torch.stack(each).sum(), parts
+
+
+def squared_loss(maps: Tensor, target: Tensor, weight: Tensor, *, hardest: int = 0) -> Tensor:
+    """Half the mean squared difference, as HRNet's `JointsMSELoss`.
+
+    Times the number of values in a sample's maps it is Caffe's EuclideanLoss: the sum of squares
+    over 2 N (CPM's loss of a stage).
+
+    Args:
+        maps: (N, K, h, w).
+        target: the same.
+        weight: (N, K); multiplies the difference, so it counts squared.
+        hardest: mean over the so many joints of each sample that are most wrong (HRNet's
+            `JointsOHKMMSELoss`, online hard keypoint mining); 0 = over all.
+    """
+    apart = (maps - target) * weight[:, :, None, None]
+    each = 0.5 * apart.square().mean((2, 3))
+    if hardest:
+        each = each.topk(min(hardest, each.shape[1]), dim=1).values
+    return each.mean()
+
+
+def pose_loss(logits: Tensor, batch: Batch, share: Share = alone) -> tuple[Tensor, Parts]:
     """Where a joint is, and whether the net should be believed.
 
     Place: cross-entropy between the soft-max over the map and the Gaussian target, for joints
@@ -24,7 +128,8 @@ def pose_loss(logits: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, dict[st
 
     Args:
         logits: (N, J, h, w).
-        batch: "target" (N, J, h, w), "known" (N, J).
+        batch: "target" (N, J, h, w), "known" (N, J), "weight" (N, J).
+        share: see above.
 
     Returns:
         The loss, and its parts "place" and "score" for the log.
@@ -35,7 +140,7 @@ def pose_loss(logits: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, dict[st
     inside = (known == INSIDE).float()
     mass = target.sum(-1, keepdim=True).clamp_min(1e-6)
     cross = -(target / mass * F.log_softmax(flat, -1)).sum(-1)
-    place = (cross * inside).sum() / inside.sum().clamp_min(1)
+    place = (cross * batch["weight"]).sum() / share(inside.sum())
 
     peak, found = flat.max(-1)
     width = logits.shape[-1]
@@ -44,18 +149,17 @@ def pose_loss(logits: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, dict[st
     near = torch.exp(-(across**2 + down**2) / (2 * _HIT_SIGMA_CELLS**2)) * inside
     judged = inside + (known == OUTSIDE).float()
     each = F.binary_cross_entropy_with_logits(peak, near, reduction="none")
-    score = (each * judged).sum() / judged.sum().clamp_min(1)
+    score = (each * judged).sum() / share(judged.sum())
     return place + _SCORE_WEIGHT * score, {"place": place.detach(), "score": score.detach()}
 
 
-def person_loss(
-    raw: dict[str, Tensor], batch: dict[str, Tensor]
-) -> tuple[Tensor, dict[str, Tensor]]:
+def person_loss(raw: Batch, batch: Batch, share: Share = alone) -> tuple[Tensor, Parts]:
     """Focal loss of the centre map, and GIoU plus L1 of the box at cells near a centre.
 
     Args:
         raw: "centre" (N, 1, h, w), "size" (N, 2, h, w), "offset" (N, 2, h, w).
         batch: "centre", "box" (N, 4, h, w), "weight", "valid" of `data.people`.
+        share: see above.
 
     Source: focal loss as in Zhou et al. 2019, "Objects as Points", eq. 1; GIoU, Rezatofighi
     et al. 2019.
@@ -65,8 +169,7 @@ def person_loss(
     positive = (target > 0.999).float()
     hit = F.logsigmoid(logits) * (1 - chance) ** 2 * positive
     empty = F.logsigmoid(-logits) * chance**2 * (1 - target) ** 4 * batch["valid"] * (1 - positive)
-    people = positive.sum().clamp_min(1)
-    centre = -(hit + empty).sum() / people
+    centre = -(hit + empty).sum() / share(positive.sum())
 
     weight = batch["weight"]
     true_size = batch["box"][:, 2:].clamp_min(1)
@@ -75,12 +178,11 @@ def person_loss(
     apart = torch.log(size / true_size).abs().sum(1) + (
         (offset - batch["box"][:, :2]) / true_size
     ).abs().sum(1)
-    share = weight[:, 0] / weight.sum().clamp_min(1)
-    box = ((1 - overlap + 0.5 * apart) * share).sum()
+    box = ((1 - overlap + 0.5 * apart) * (weight[:, 0] / share(weight.sum()))).sum()
     return centre + 2 * box, {"centre": centre.detach(), "box": box.detach()}
 
 
-def _stride(batch: dict[str, Tensor]) -> int:
+def _stride(batch: Batch) -> int:
     return int(batch["image"].shape[1] // batch["centre"].shape[2])
 
 

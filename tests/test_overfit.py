@@ -1,0 +1,64 @@
+"""A network must be able to learn 32 people by heart: nets, targets, losses and decoding agree."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from humanpose import nets
+from humanpose.apps.scoring import pose_scores
+from humanpose.apps.specs import reference_spec
+from humanpose.data.augment import Augmentation
+from humanpose.data.dataset import PoseDataset
+from humanpose.data.readers import read
+from humanpose.data.targets import Targets
+from humanpose.infer.estimator import Estimator
+from humanpose.nets.torch_runtime import TorchRuntime
+from humanpose.skeleton import LSP14
+from humanpose.train.config import Recipe
+from humanpose.train.loop import fit
+
+HRNET = {
+    "net": "hrnet-w32", "options": {"width": 16}, "side": 128, "targets": "hrnet", "sigma": 2.0,
+    "lr": 2e-3,
+}  # fmt: skip
+CPM = {
+    "net": "cpm-centermap", "options": {"stages": 3}, "side": 96, "targets": "cpm", "sigma": 0.875,
+    "loss": "cpm", "lr": 3e-4,
+}  # fmt: skip
+HOURGLASS = {
+    "net": "hourglass1", "options": {}, "side": 128, "targets": "hrnet", "sigma": 1.0, "lr": 1e-3,
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [HRNET, CPM, HOURGLASS], ids=lambda case: case["net"])
+def test_32_people_are_learnt_by_heart(data, tmp_path, case):
+    everybody = [s for s in read("lspet", data / "lspet") if not np.isnan(s.joints).any()]
+    people = everybody[:320:10]
+    torch.manual_seed(0)
+    case = dict(case)
+    side = case.pop("side")
+    options = {"joints": 14} | case["options"]
+    net = nets.create(case["net"], **options)
+    spec = reference_spec("t", case["net"], options, net, skeleton=LSP14)
+    spec = replace(spec, input=(side, side), decode="dark")
+    plan = Recipe.model_validate({
+        "loss": "mse", "name": "t", "task": "pose", "input": spec.input, "data": ["lspet"],
+        "epochs": 150, "batch": 8, "warmup": 20, "weight_decay": 0, "ema": 0, "workers": 0,
+        "log_every": 4, "loggers": ["csv"], **case,
+    })  # fmt: skip
+    targets = Targets(plan.targets, plan.sigma)
+    dataset = PoseDataset(people, spec, Augmentation(), targets=targets)
+
+    def score(trained: torch.nn.Module) -> dict[str, float]:
+        (found,) = pose_scores(Estimator(TorchRuntime(trained, spec), spec), people)
+        assert found.rule.startswith("PCK@0.2 torso")
+        return {"lspet": found.value}
+
+    lines: list[str] = []
+    plan = plan.model_copy(update={"validate_every": 32 * 25})
+    fit(plan, net, spec, dataset, score, tmp_path, show=lines.append)
+    print(*[line for line in lines if "validation" in line], sep="\n")
+    assert score(net)["lspet"] == 1
