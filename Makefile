@@ -17,7 +17,7 @@ SOURCE ?=
 
 .venv/.test: .venv/bin/python pyproject.toml constraints.txt
 	$(PIP) torch
-	$(PIP) -e '.[train,onnxruntime,demo,dev]'
+	$(PIP) -e '.[train,int8,onnxruntime,ros,gui,demo,dev]'
 	touch $@ .venv/.demo
 
 demo: .venv/.demo
