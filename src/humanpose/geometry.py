@@ -13,7 +13,7 @@ from humanpose.types import F32, F64, Crop
 
 
 def box_of_joints(joints: F32, *, margin: float = 0.0) -> F32:
-    """Tight box (4,) of the joints (J, 2) that are not NaN, grown on each side.
+    """Tight box (..., 4) of the joints (..., J, 2) that are not NaN, grown on each side.
 
     Args:
         joints: picture pixels; NaN = missing.
@@ -22,12 +22,13 @@ def box_of_joints(joints: F32, *, margin: float = 0.0) -> F32:
     Returns:
         x, y, width, height; all NaN if no joint is known.
     """
-    known = joints[~np.isnan(joints).any(-1)]
-    if not len(known):
-        return np.full(4, np.nan, np.float32)
-    low, high = known.min(0), known.max(0)
-    grow = margin * (high - low).max()
-    return np.concatenate([low - grow, high - low + 2 * grow]).astype(np.float32)
+    known = ~np.isnan(joints).any(-1, keepdims=True)
+    low = np.where(known, joints, np.inf).min(-2, initial=np.inf)
+    extent = np.where(known, joints, -np.inf).max(-2, initial=-np.inf) - low
+    anybody = np.isfinite(low)
+    low, extent = np.where(anybody, low, np.nan), np.where(anybody, extent, np.nan)
+    grow = margin * extent.max(-1, keepdims=True)
+    return np.concatenate([low - grow, extent + 2 * grow], axis=-1).astype(np.float32)
 
 
 def crop_of_box(

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from humanpose.data.prediction_arrays import parse_h5, parse_mat
+from humanpose.data.parsers.predictions import parse_h5, parse_mat
 from humanpose.data.readers.coco import load_json
 from humanpose.data.readers.common import parse, plausible
 from humanpose.errors import FormatError, InputError
@@ -292,8 +292,8 @@ def boxes_of(found: Predictions) -> F32:
     given = np.full((len(found.joints), 4), np.nan, np.float32)
     if found.boxes is not None:
         given = found.boxes.copy()
-    for i in np.flatnonzero(np.isnan(given).any(1)):
-        given[i] = box_of_joints(found.joints[i])
+    missing = np.isnan(given).any(1)
+    given[missing] = box_of_joints(found.joints[missing])
     return given
 
 

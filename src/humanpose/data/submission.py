@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from humanpose.data.parsers.matlab import column, field, number, records, variables
 from humanpose.data.readers.common import parse
-from humanpose.data.readers.matlab import column, field, number, records, variables
 from humanpose.errors import InputError
 from humanpose.files import atomic_write
 from humanpose.skeleton import MPII16

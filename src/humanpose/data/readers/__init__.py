@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from humanpose.data.pack import is_pack, read_pack
 from humanpose.data.readers.coco import read_coco
 from humanpose.data.readers.flic import read_flic
 from humanpose.data.readers.hdf5_2018 import read_hdf5_2018
@@ -16,6 +15,13 @@ from humanpose.data.readers.yolo import read_yolo
 from humanpose.errors import InputError
 from humanpose.types import Sample
 
+
+def _read_pack(path: Path) -> list[Sample]:
+    from humanpose.data.pack import read_pack
+
+    return read_pack(path)
+
+
 READERS: dict[str, Callable[..., list[Sample]]] = {
     "coco": read_coco,
     "flic": read_flic,
@@ -23,7 +29,7 @@ READERS: dict[str, Callable[..., list[Sample]]] = {
     "lsp": read_lsp,
     "lspet": read_lspet,
     "mpii": read_mpii,
-    "pack": read_pack,
+    "pack": _read_pack,
     "yolo": read_yolo,
 }
 _WITH_COMPAT = ("flic", "lsp")
@@ -41,10 +47,13 @@ def read(name: str, path: Path, *, compat: str = "") -> list[Sample]:
     Raises:
         InputError: on an unknown name or a path without the set's files.
     """
+    # Not above: the children that parse foreign files import this package, and no pack.
+    from humanpose.data.pack import is_pack
+
     if name not in READERS:
         raise InputError(f"unknown data set {name!r}; there are: {', '.join(sorted(READERS))}")
     if name != "pack" and is_pack(path):
-        return [sample for sample in read_pack(path) if sample.origin[0] == name]
+        return [sample for sample in _read_pack(path) if sample.origin[0] == name]
     if not compat:
         return READERS[name](path)
     if name not in _WITH_COMPAT:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -56,6 +57,7 @@ def split_of(file: Path) -> str | None:
     return next((split for word, split in _SPLITS.items() if word in file.stem), None)
 
 
+@lru_cache(4096)
 def picture_path(folder: Path, name: str, file: Path) -> Path:
     """`folder` / `name`, for a name that `file` gives.
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from humanpose.data.parsers.matlab import column, number, records, text, variables
 from humanpose.data.readers.common import joint_box, parse, picture_path, pictures_beside, plausible
-from humanpose.data.readers.matlab import column, number, records, text, variables
 from humanpose.errors import InputError
 from humanpose.skeleton import FLIC9
 from humanpose.types import Sample

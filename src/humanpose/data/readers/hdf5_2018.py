@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from humanpose.data.pack import PackedSample, Stored
-from humanpose.data.readers import hdf5
+from humanpose.data.parsers import hdf5
 from humanpose.data.readers.common import joint_box, parse, plausible, split_of
 from humanpose.errors import FormatError, InputError
 from humanpose.skeleton import MPII16

@@ -10,22 +10,23 @@ from typing import Any
 
 import numpy as np
 
+from humanpose.data.parsers.mpii import JOINTS, parse_h5, parse_mat, parse_truth
 from humanpose.data.readers.coco import load_json
 from humanpose.data.readers.common import (
     AREA_SHARE,
+    BOX_MARGIN,
     HEAD_SHARE,
     head_size_of_joints,
-    joint_box,
     parse,
     picture_path,
     pictures_beside,
     plausible,
     split_of,
 )
-from humanpose.data.readers.mpii_tables import JOINTS, parse_h5, parse_mat, parse_truth
 from humanpose.errors import FormatError, InputError
+from humanpose.geometry import box_of_joints
 from humanpose.skeleton import MPII16
-from humanpose.types import F32, Sample
+from humanpose.types import F32, F64, Sample
 from humanpose.untrusted import Arrays
 
 _RELEASE = ("mpii_human_pose_v1_u12_1.mat", "mpii_human_pose_v1_u12_2/mpii_human_pose_v1_u12_1.mat")
@@ -74,6 +75,7 @@ def _read_file(file: Path) -> list[Sample]:
         table = _json_table(file)
     elif file.suffix == ".h5":
         table = parse(parse_h5, file, "h5py")
+        table["split"] = np.full(len(table["joints"]), split_of(file) or "train")
     elif file.suffix == ".mat":
         table = parse(parse_mat, file, "scipy", "h5py")
     else:
@@ -87,17 +89,17 @@ def _samples(table: Arrays, file: Path) -> list[Sample]:
     centre = plausible(table["centre"], file, "a centre", first=1).astype(np.float32)
     scale = plausible(table["scale"], file, "a scale")
     head = HEAD_SHARE * plausible(table["head"], file, "a head box")
+    boxes = _boxes(joints, centre, scale)
     samples = []
     for i in range(len(joints)):
-        box, area = _box(joints[i], centre[i], scale[i])
         size = float(head[i])
         samples.append(
             Sample(
                 picture=picture_path(pictures, str(table["name"][i]), file),
                 joints=joints[i],
                 visible=table["visible"][i],
-                box=box,
-                area=area,
+                box=boxes[i],
+                area=AREA_SHARE * float(boxes[i, 2] * boxes[i, 3]),
                 split=str(table["split"][i]),
                 origin=("mpii", f"{table['image'][i]}/{table['person'][i]}"),
                 skeleton=MPII16,
@@ -109,17 +111,17 @@ def _samples(table: Arrays, file: Path) -> list[Sample]:
     return samples
 
 
-def _box(joints: F32, centre: F32, scale: float) -> tuple[F32, float]:
-    """Box and area by the joints; by centre and scale for a test person, who has none."""
-    if np.isfinite(joints).all(1).sum() > 1 or not np.isfinite([*centre, scale]).all():
-        return joint_box(joints)
-    side = 200 * scale
-    box = np.array([*(centre - side / 2), side, side], np.float32)
-    return box, AREA_SHARE * side * side
+def _boxes(joints: F32, centre: F32, scale: F64) -> F32:
+    """(N, 4) by the joints; by centre and scale for a test person, who has none."""
+    side = 200 * scale[:, None]
+    squares = np.hstack([centre - side / 2, side, side]).astype(np.float32)
+    few = np.isfinite(joints).all(-1).sum(1) < 2
+    by_joints = box_of_joints(joints, margin=BOX_MARGIN)
+    return np.where((few & np.isfinite(squares).all(1))[:, None], squares, by_joints)
 
 
 def _json_table(file: Path) -> Arrays:
-    """The table of `mpii_tables`, from a json file of HRNet's layout."""
+    """The table of `parsers.mpii`, from a json file of HRNet's layout."""
     content = load_json(file)
     if not isinstance(content, list) or not content:
         raise FormatError(f"{file}: not a list of persons")

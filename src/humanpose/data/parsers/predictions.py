@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from humanpose.data.readers import hdf5
-from humanpose.data.readers.matlab import variables
+from humanpose.data.parsers import hdf5
+from humanpose.data.parsers.matlab import variables
 from humanpose.untrusted import Arrays
 
 _NAMES = ("preds", "prediction_all")

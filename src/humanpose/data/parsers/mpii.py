@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from humanpose.data.readers import hdf5
-from humanpose.data.readers.common import split_of
-from humanpose.data.readers.matlab import Array, column, field, number, numbers, records, text
-from humanpose.data.readers.matlab import variables as _variables
+from humanpose.data.parsers import hdf5
+from humanpose.data.parsers.matlab import Array, column, field, number, numbers, records, text
+from humanpose.data.parsers.matlab import variables as _variables
 from humanpose.untrusted import Arrays
 
 JOINTS = 16
@@ -164,7 +163,6 @@ def parse_h5(path: str) -> Arrays:
         "image": image.astype(np.int64) + 1,
         "person": person.astype(np.int64) + 1,
         "name": np.char.decode(names, "ascii"),
-        "split": np.full(n, split_of(Path(path)) or "train"),
         "head": head / 0.6,
         "scale": scale,
         "centre": centre - np.stack([0 * scale, 15 * scale], axis=1),
