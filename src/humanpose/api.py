@@ -18,6 +18,7 @@ from humanpose.infer.detector import Detector
 from humanpose.infer.estimator import Estimator
 from humanpose.infer.hands import HandFinder
 from humanpose.infer.looks import Procedure
+from humanpose.infer.profile import SMOOTHING, TRACKING, WAITING, Profile, phase, timed
 from humanpose.infer.smooth import Smoothing
 from humanpose.infer.track import Follower, Following
 from humanpose.media.sources import open_source
@@ -54,6 +55,7 @@ class PoseEstimator:
         scales, crop, decode, compat: see `infer.looks.Procedure`. `crop` defaults to
             "picture-height" where the person network gives places without sizes (CPM's).
         keep_maps: give every person the heat maps of all stages the network file has.
+        profile: told where the time goes (`infer.profile`).
 
     Raises:
         InputError, FormatError, DeviceError: if a model cannot be had or run as asked.
@@ -79,21 +81,24 @@ class PoseEstimator:
         compat: str = "",
         keep_maps: bool = False,
         hands: str | Path | None = None,
+        profile: Profile | None = None,
     ) -> None:
         settings = _settings(runtime, precision, device, threads, cache)
+        self._profile = profile
         self._models: list[dict[str, Any]] = []
         loaded, spec = self._load(model, settings, size)
         self._detector = None
         if person is not None:
             finder, found = self._load(person, settings, size)
-            self._detector = Detector(finder, found, threshold=person_score)
+            self._detector = Detector(finder, found, threshold=person_score, profile=profile)
             if found.decode == "peaks":
                 crop = crop or "picture-height"
         procedure = Procedure(flip, scales, crop, decode, keep_maps, compat)
-        self._estimator = Estimator(loaded, spec, procedure)
+        self._estimator = Estimator(loaded, spec, procedure, profile)
         self._hands = None
         if hands is not None:
-            self._hands = HandFinder(Estimator(*self._load(hands, settings, None)))
+            hand_net = self._load(hands, settings, None)
+            self._hands = HandFinder(Estimator(*hand_net, profile=profile))
         self._max_people = max_people
 
     @property
@@ -148,14 +153,25 @@ class PoseEstimator:
         """The frames of `source` with their people: of a file all, of a camera the newest."""
         work = self.follower(following.detect_every) if following.track else self.process
         with closing(live.results(source, work)) as frames:
-            yield from smooth.smoothed(frames, following.method(live=source.live))
+            method = following.method(live=source.live)
+            if method is None:
+                yield from frames
+            else:
+                due = timed(frames, self._profile, WAITING)
+                yield from timed(smooth.smoothed(due, method), self._profile, SMOOTHING)
 
     def follower(self, detect_every: int = 1) -> Callable[[Frame], Frame]:
         """Like `process`, for frames one after another: people keep their numbers."""
         follower = Follower(
             self._detector, self._estimator, every=detect_every, max_people=self._max_people
         )
-        return lambda frame: self._with_hands(follower(frame))
+
+        def process(frame: Frame) -> Frame:
+            with phase(self._profile, TRACKING):  # what is not of the phases inside it
+                frame = follower(frame)
+            return self._with_hands(frame)
+
+        return process
 
     def process(self, frame: Frame) -> Frame:
         """`frame` with the people found in it."""

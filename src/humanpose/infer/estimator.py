@@ -10,6 +10,7 @@ from humanpose import heatmap
 from humanpose.errors import InputError
 from humanpose.geometry import crop_around, crop_of_box, mirrored
 from humanpose.infer.looks import Procedure, averaged, unflipped
+from humanpose.infer.profile import CROPS, MAPS, NETWORK, Profile, phase
 from humanpose.infer.runtime import Runtime
 from humanpose.spec import ModelSpec
 from humanpose.types import F32, U8, Crop, Person
@@ -25,16 +26,22 @@ class Estimator:
         runtime: the pose network.
         spec: its description; `input` is the size that `runtime` was loaded for.
         procedure: how to apply it.
+        profile: told how long its parts take.
     """
 
     def __init__(
-        self, runtime: Runtime, spec: ModelSpec, procedure: Procedure = Procedure()
+        self,
+        runtime: Runtime,
+        spec: ModelSpec,
+        procedure: Procedure = Procedure(),
+        profile: Profile | None = None,
     ) -> None:
         if spec.task == "person":
             raise InputError(f"model {spec.name!r} finds people, not joints")
         self.runtime = runtime
         self.spec = spec
         self.procedure = procedure
+        self._profile = profile
         matlab = procedure.compat == "matlab"
         self._decode = "argmax" if matlab else procedure.decode or spec.decode
         self._by_height = (procedure.crop or spec.crop) == "picture-height"
@@ -58,12 +65,14 @@ class Estimator:
         people: list[Person] = []
         for start in range(0, len(boxes), at_once):
             part = slice(start, start + at_once)
-            people += self._batch(image, boxes[part], sure[part])
+            with phase(self._profile, MAPS):  # what is not of the phases inside it
+                people += self._batch(image, boxes[part], sure[part])
         return tuple(people)
 
     def _batch(self, image: U8, boxes: F32, sure: F32) -> list[Person]:
         size = (image.shape[1], image.shape[0])
-        crops = [self._crop(box, size, zoom) for box in boxes for zoom in self._zooms]
+        with phase(self._profile, CROPS):
+            crops = [self._crop(box, size, zoom) for box in boxes for zoom in self._zooms]
         maps = self._maps(image, crops)
         if self.spec.background:
             maps = maps[:, :, :-1]
@@ -100,13 +109,16 @@ class Estimator:
         """
         spec = self.spec
         shifted = self.procedure.compat == "hrnet"
-        cut = [crop.cut(image, spec.pad) for crop in crops]
-        if self.procedure.flip and shifted:
-            cut += [crop[:, ::-1] for crop in cut]
-        elif self.procedure.flip:
-            axis = heatmap.mirror_axis(spec.input[0] // spec.stride, spec.stride, spec.grid)
-            cut += [mirrored(crop, axis).cut(image, spec.pad) for crop in crops]
-        found = self.runtime.run(np.stack(cut))
+        with phase(self._profile, CROPS):
+            cut = [crop.cut(image, spec.pad) for crop in crops]
+            if self.procedure.flip and shifted:
+                cut += [crop[:, ::-1] for crop in cut]
+            elif self.procedure.flip:
+                axis = heatmap.mirror_axis(spec.input[0] // spec.stride, spec.stride, spec.grid)
+                cut += [mirrored(crop, axis).cut(image, spec.pad) for crop in crops]
+            batch = np.stack(cut)
+        with phase(self._profile, NETWORK):
+            found = self.runtime.run(batch)
         stages = [found["maps"]]
         if self.procedure.keep_maps:  # "maps" is the last of them
             stages = [found[name] for name in found if name.startswith("maps_")] or stages

@@ -154,6 +154,9 @@ def predict(
     show: Annotated[
         bool, typer.Option("--show", help="Open the first annotated result when done.")
     ] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Print at the end where the time went.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")] = False,
 ) -> None:
     """Find people and their joints in pictures and videos.
@@ -163,6 +166,7 @@ def predict(
     """
     from humanpose.api import PoseEstimator
     from humanpose.apps import prediction
+    from humanpose.infer.profile import Profile
     from humanpose.infer.track import Following
     from humanpose.views import WITH_MAPS, Look
 
@@ -176,6 +180,7 @@ def predict(
         reading=reading,
         following=Following(track, smooth, detect_every),
     )
+    counted = Profile() if profile else None
     estimator = PoseEstimator(
         model,
         person=None if person == "none" else person,
@@ -194,10 +199,13 @@ def predict(
         compat=compat,
         keep_maps="heatmaps" in (save or "") or view in WITH_MAPS,
         hands=hands,
+        profile=counted,
     )
-    outcome = prediction.run(jobs, estimator, quiet=quiet)
+    outcome = prediction.run(jobs, estimator, quiet=quiet, profile=counted)
     if not quiet:
         typer.echo(outcome.summary())
+    if counted:
+        typer.echo(counted.table(outcome.pictures + outcome.frames))
     for line in outcome.problems:
         typer.echo(line, err=True)
     if show and outcome.drawn:
