@@ -1,0 +1,125 @@
+"""Joints of people in given boxes: every contender on the same persons, by the same scorer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import networks
+import numpy as np
+import ours
+from mediapipe_pose import HOW, MediaPipePose, row_name
+from table import Figure
+
+from humanpose.apps.data_sets import part_of
+from humanpose.apps.evaluation import is_share, judge
+from humanpose.apps.scoring import Rules, Truth, estimated
+from humanpose.data.predictions import Matched, match, read_predictions
+from humanpose.data.readers import read
+from humanpose.errors import InputError
+from humanpose.infer.estimator import Estimator
+from humanpose.metrics.pck import LIMB_JOINTS
+from humanpose.types import Sample
+
+PART = "Joints, boxes given"
+# Folder -> its reader.
+SETS = {"coco": "coco", "lspet": "lspet", "mpii_small": "mpii"}
+PUBLISHED = ("tompson.h5", "bearpaw-hg_s2_b1.mat", "newell.h5")
+PEERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
+    "MoveNet Lightning int8": ("movenet_single_pose_lightning_ptq.tflite", networks.MoveNet),
+    "SimplePose nano 192x256": (
+        "ultralight_nano_simplepose_192x256.onnx",
+        networks.simple_pose,
+    ),
+}
+
+
+def spread(items: list[Any], limit: int | None) -> list[Any]:
+    """At most `limit` of `items`, evenly over all of them; None = all."""
+    if limit is None or limit >= len(items):
+        return items
+    return [items[i * len(items) // limit] for i in range(limit)]
+
+
+def figures(
+    data: Path, weights: Path, child: MediaPipePose | None, limit: int | None
+) -> list[Figure]:
+    """The rows of everybody; who is not here is a row that says so."""
+    contenders, found = {}, []
+    for label, network, spec in ours.loaded("pose"):
+        contenders[label] = Estimator(network, spec)
+    for label, (file, make) in PEERS.items():
+        try:
+            contenders[label] = make(weights / file)
+        except InputError as error:
+            found.append(Figure(PART, label, note=f"left out, {error}"))
+    if child is None:
+        found.append(Figure(PART, row_name(child), note=f"left out; {HOW}"))
+    else:
+        contenders[row_name(child)] = child
+    scored = []
+    for folder in SETS:
+        try:
+            whole = part_of(read(SETS[folder], data / folder), "validation", folder)
+        except InputError as error:
+            scored.append(Figure(PART, folder, note=f"left out, {error}"))
+            continue
+        scored += _on_set(folder, spread(whole, limit), contenders)
+        if folder == "mpii_small":
+            scored += _published(data, [whole.index(s) for s in spread(whole, limit)])
+    return scored + found
+
+
+def _on_set(folder: str, samples: list[Sample], contenders: dict[str, Any]) -> Iterator[Figure]:
+    truth, found = Truth.of(samples), {}
+    for label, contender in contenders.items():
+        print(f"{folder}: {label}", flush=True)
+        found[label] = estimated(contender, samples)
+    yield from _scored(folder, found, truth)
+    for label, contender in contenders.items():
+        if isinstance(contender, MediaPipePose):
+            share = float(np.isfinite(found[label].joints).all(-1).any(-1).mean())
+            yield Figure(PART, label, f"{folder}: found anybody, share of boxes", share, ".1%")
+
+
+def _scored(folder: str, found: dict[str, Matched], truth: Truth) -> Iterator[Figure]:
+    """The set's own score; of MPII only the limb joints, which every contender knows."""
+    if truth.own_score == "pckh":
+        limbs = np.isin(truth.skeleton.joints, LIMB_JOINTS)
+        found = {label: replace(each, known=each.known & limbs) for label, each in found.items()}
+    results = judge({label: (each, None) for label, each in found.items()}, truth, Rules())
+    for label, result in results.items():
+        score, ends = result.scores[0], result.interval
+        assert ends is not None
+        # MPII's rule counts them and does not know that they are the limbs.
+        rule = score.rule.removesuffix(", boxes given").replace("12 joints", "12 limb joints")
+        measure = f"{folder}, {len(truth.samples)} persons: {rule}"
+        form = ".1%" if is_share(score) else ".3f"
+        low, high = (float(end) for end in ends[:, 0])
+        yield Figure(PART, label, measure, score.value, form, low, high)
+
+
+def _published(data: Path, rows: list[int]) -> list[Figure]:
+    """Published predictions on the persons of mpii_small's validation part in `rows`.
+
+    They are of the original pictures and are scored there: PCKh knows no scale.
+    """
+    labels = {name: f"published: {Path(name).stem}" for name in PUBLISHED}
+    entries = json.loads((data / "mpii_small" / "annot" / "valid.json").read_text())
+    places = [entries[row]["valid_row"] for row in rows]
+    try:
+        whole = read("mpii", data / "mpii")
+        if max(places) >= len(whole):
+            raise InputError(f"{data / 'mpii'}: {len(whole)} persons, not MPII's validation part")
+    except InputError as error:
+        return [Figure(PART, label, note=f"left out, {error}") for label in labels.values()]
+    samples, found, gone = [whole[place] for place in places], {}, []
+    for name, label in labels.items():
+        try:
+            found[label] = match(read_predictions(data / "mpii" / name), samples, whole)
+        except InputError as error:
+            gone.append(Figure(PART, label, note=f"left out, {error}"))
+    return [*_scored("mpii_small", found, Truth.of(samples)), *gone] if found else gone

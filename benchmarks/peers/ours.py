@@ -1,0 +1,26 @@
+"""The weights inside the package, as `humanpose models` lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from humanpose.api import load_model
+from humanpose.infer import catalog
+from humanpose.infer.runtime import Runtime, Settings, read_spec
+from humanpose.spec import ModelSpec
+
+
+def named(task: str) -> list[str]:
+    """Names of the weights for `task`, "pose" or "person"."""
+    return [name for name, path in catalog.installed().items() if read_spec(path).task == task]
+
+
+def loaded(task: str) -> Iterator[tuple[str, Runtime, ModelSpec]]:
+    """(label, network, its description) in float32, and in what `auto` takes if that differs."""
+    for name in named(task):
+        seen = set()
+        for wanted in ("float32", "auto"):
+            runtime, spec, _ = load_model(name, Settings(precision=wanted))
+            if runtime.precision not in seen:
+                seen.add(runtime.precision)
+                yield f"**{name}**, {runtime.precision}", runtime, spec
