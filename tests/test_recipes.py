@@ -76,7 +76,7 @@ def test_a_cosine_warms_up_and_ends_at_zero():
     assert rate_share(plan, 999) < 1e-4
 
 
-TRAININGS = [p for p in sorted((ROOT / "recipes").glob("*.yaml")) if "task:" in p.read_text()]
+TRAININGS = [p for p in sorted((ROOT / "recipes").glob("*.yaml")) if "\ntask:" in p.read_text()]
 
 
 @pytest.mark.parametrize("path", TRAININGS, ids=lambda p: p.stem)

@@ -122,7 +122,8 @@ def draw_heat(
     for person in people:
         if person.maps is None or person.cells is None:
             continue
-        shown = np.asarray(person.maps[stage], np.float32)
+        # Of a net in training a map may be broken: what is no number is not hot.
+        shown = np.nan_to_num(np.asarray(person.maps[stage], np.float32), posinf=1, neginf=0)
         one = shown.max(0) if joint is None else shown[joint]
         # A forward warp from cells would need the inverse; the crop's matrix is just that.
         flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP

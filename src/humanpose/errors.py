@@ -7,6 +7,7 @@ HumanPoseError                 70  something of ours went wrong
  +- OutputError                74  a result cannot be written
  +- DeviceError                 2  the asked device, precision or back-end is not here
  +- MissingExtraError           2  an optional dependency is not installed
+ +- DivergedError              70  a training has no finite gradient any more
 
 A message is one line, names the file, and says what to do.
 """
@@ -48,6 +49,10 @@ class DeviceError(HumanPoseError):
     """The asked device, precision or back-end is not available here."""
 
     exit_code = EXIT_USAGE
+
+
+class DivergedError(HumanPoseError):
+    """A training has no finite gradient any more; lower its rate, or start it otherwise."""
 
 
 class MissingExtraError(HumanPoseError):

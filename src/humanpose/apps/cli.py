@@ -8,7 +8,18 @@ import sys
 import typer
 
 from humanpose import __version__
-from humanpose.apps.commands import data, evaluate, export, import_, live, models, predict, train
+from humanpose.apps.commands import (
+    bench,
+    data,
+    evaluate,
+    export,
+    import_,
+    live,
+    models,
+    predict,
+    study,
+    train,
+)
 from humanpose.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_IO, HumanPoseError
 
 app = typer.Typer(
@@ -21,7 +32,9 @@ app = typer.Typer(
 app.command("predict")(predict.predict)
 app.command("live")(live.live)
 app.command("train")(train.train)
+app.command("study")(study.study)
 app.command("evaluate")(evaluate.evaluate)
+app.command("bench")(bench.bench)
 app.command("export")(export.export)
 app.command("import")(import_.import_weights)
 app.add_typer(data.app, name="data")

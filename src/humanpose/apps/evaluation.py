@@ -11,14 +11,14 @@ from humanpose.apps.scoring import Measure, Rules, Truth, measured, scores_of
 from humanpose.data.predictions import Matched, Predictions
 from humanpose.metrics.diagnosis import constant_predictor, swaps_and_misses
 from humanpose.metrics.groups import CONVENTIONS, in_groups
-from humanpose.metrics.intervals import bootstrap, interval
+from humanpose.metrics.intervals import LEVEL, bootstrap, interval
 from humanpose.metrics.oks import oks, similarities
 from humanpose.metrics.pck import within
 from humanpose.types import F64, Score
 
 FLOOR = "floor"
 FAULTS = ("taken for the other side", "missed")
-RESAMPLES, SEED, LEVEL = 1000, 0, 0.95
+RESAMPLES, SEED = 1000, 0
 
 Row = tuple[str, list[str]]
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from humanpose.apps.scoring import Measure
 
 # Okabe and Ito's colours, which stay apart for every common colour blindness.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#444444")
-_GREY = "#999999"
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#444444")
+GREY = "#999999"
 _STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.edgecolor": "#888888",
@@ -56,30 +57,35 @@ def draw(results: Mapping[str, Result]) -> dict[str, bytes]:
 
     `results` are of candidates whose joints are scored, by label; the floor may be among them.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    found = {}
-    with matplotlib.rc_context(_STYLE):
+    return {
+        name: png(partial(plot, results=results), size, columns)
         for name, plot, size, columns in (
             ("curves", _curves, (7.2, 4.2), 1),
             ("errors", _errors, (7.2, 4.2), 1),
             ("joints", _joints, (7.2, 5.6), 1),
             ("swaps", _swaps, (9.0, 5.6), 2),
-        ):
-            figure = Figure(figsize=size)
-            plot(figure.subplots(1, columns, sharey=True), results)
-            content = io.BytesIO()
-            figure.savefig(content, format="png")
-            found[name] = content.getvalue()
-    return found
+        )
+    }
+
+
+def png(paint: Callable[[Any], None], size: tuple[float, float], columns: int = 1) -> bytes:
+    """The file of a figure of `size` (w, h) inches whose axes `paint` fills."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=size)
+        paint(figure.subplots(1, columns, sharey=True))
+        content = io.BytesIO()
+        figure.savefig(content, format="png")
+    return content.getvalue()
 
 
 def _looks(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """(label, colour) of each candidate; the floor is grey."""
     shown = 0
     for name in results:
-        yield name, _GREY if name == FLOOR else _COLOURS[shown % len(_COLOURS)]
+        yield name, GREY if name == FLOOR else COLOURS[shown % len(COLOURS)]
         shown += name != FLOOR
 
 
@@ -99,7 +105,7 @@ def _curves(axes: Any, results: Mapping[str, Result]) -> None:
         reach = np.linspace(0, far, 101)
         share = 100 * curve(result, reach)
         axes.plot(reach, share, line, color=colour, label=name, linewidth=1.8)
-    axes.axvline(measure.threshold, color=_GREY, linewidth=0.8, linestyle=":")
+    axes.axvline(measure.threshold, color=GREY, linewidth=0.8, linestyle=":")
     axes.set(
         xlabel=f"distance to the truth / {measure.unit}",
         ylabel="joints within that distance, %",
@@ -119,7 +125,7 @@ def _errors(axes: Any, results: Mapping[str, Result]) -> None:
         beyond = 100 * float((distance > far).mean()) if len(distance) else 0.0
         axes.stairs(share, edges, color=colour, linewidth=1.5, linestyle=line,
                     label=f"{name} ({beyond:.1f} % beyond {far:g} or missing)")  # fmt: skip
-    axes.axvline(measure.threshold, color=_GREY, linewidth=0.8, linestyle=":")
+    axes.axvline(measure.threshold, color=GREY, linewidth=0.8, linestyle=":")
     axes.set(
         xlabel=f"distance to the truth / {measure.unit}",
         ylabel=f"joints per bin of {edges[1]:g}, %",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
@@ -14,6 +14,7 @@ from humanpose.apps.stopping import Stop, stopping
 from humanpose.errors import InputError, OutputError
 from humanpose.images import load_image
 from humanpose.infer.pipeline import overlapped
+from humanpose.infer.profile import READING, WRITING, Profile, TimedSource, phase, timed
 from humanpose.infer.track import Following
 from humanpose.media.sinks import (
     SINKS,
@@ -123,6 +124,7 @@ class Outcome:
     folder: Path = Path()
     drawn: list[Path] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    profile: Profile | None = None
 
     def summary(self) -> str:
         """One line for the user."""
@@ -203,13 +205,21 @@ def _kinds(save: str | None) -> frozenset[str]:
     return kinds
 
 
-def run(jobs: Sequence[Job], estimator: PoseEstimator, *, quiet: bool) -> Outcome:
+def run(
+    jobs: Sequence[Job],
+    estimator: PoseEstimator,
+    *,
+    quiet: bool,
+    profile: Profile | None = None,
+) -> Outcome:
     """Do the jobs; an input that cannot be read is noted and the others are done.
 
     The first Ctrl-C or SIGTERM ends them after the frames at hand, with every file completed.
+    `profile`, which `estimator` has too, is told where the time goes.
     """
-    outcome = Outcome(folder=jobs[0].folder)
-    with stopping() as stop, _progress(quiet) as progress:
+    outcome = Outcome(folder=jobs[0].folder, profile=profile)
+    counted = profile.running() if profile else nullcontext()
+    with counted, stopping() as stop, _progress(quiet) as progress:
         for job in jobs:
             if stop.signal:
                 break
@@ -247,22 +257,24 @@ def _run_pictures(
     with suppress(_NothingDone), ExitStack() as stack:
         records = _records(job, estimator, stack)
         items = takewhile(lambda _: not stop.signal, job.items)
-        done = stack.enter_context(closing(overlapped(map(load, items), estimate)))
+        loaded = timed(map(load, items), outcome.profile, READING)
+        done = stack.enter_context(closing(overlapped(loaded, estimate)))
         before = outcome.pictures
         for item, frame in done:
             progress.advance(task)
             if isinstance(frame, InputError):
                 outcome.problems.append(f"skipped: {frame}")
                 continue
-            if "image" in job.save:
-                path = job.drawn(item)
-                with PictureSink(path, look=job.look, force=job.force) as sink:
-                    sink.write(frame)
-                outcome.drawn.append(path)
-            if "heatmaps" in job.save:
-                save_heat_maps(job.heat_maps(item), frame, force=job.force)
-            for record in records:
-                record.write(frame)
+            with phase(outcome.profile, WRITING):
+                if "image" in job.save:
+                    path = job.drawn(item)
+                    with PictureSink(path, look=job.look, force=job.force) as sink:
+                        sink.write(frame)
+                    outcome.drawn.append(path)
+                if "heatmaps" in job.save:
+                    save_heat_maps(job.heat_maps(item), frame, force=job.force)
+                for record in records:
+                    record.write(frame)
             outcome.pictures += 1
             outcome.people += len(frame.people)
         if outcome.pictures == before:
@@ -303,11 +315,13 @@ def _run_video(
             sinks.append(stack.enter_context(drawn))
             outcome.drawn.append(path)
         # Closed before the video is, also on an error: its thread must not read a closed file.
-        for frame in stack.enter_context(closing(estimator.follow(video, job.following))):
+        read = video if outcome.profile is None else TimedSource(video, outcome.profile)
+        for frame in stack.enter_context(closing(estimator.follow(read, job.following))):
             if reading.seconds is not None and frame.time >= reading.seconds:
                 break
-            for sink in sinks:
-                sink.write(frame)
+            with phase(outcome.profile, WRITING):
+                for sink in sinks:
+                    sink.write(frame)
             outcome.frames += 1
             outcome.people += len(frame.people)
             progress.advance(task)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import html
 import importlib.util
 import io
 import json
@@ -16,30 +14,21 @@ from typing import Any
 from PIL import Image
 
 from humanpose import __version__
-from humanpose.apps import plots
+from humanpose.apps import pages, plots
 from humanpose.apps.candidates import Candidate, Outcome
-from humanpose.apps.evaluation import FLOOR, LEVEL, RESAMPLES, SEED, Result, curve, heading, table
+from humanpose.apps.evaluation import FLOOR, RESAMPLES, SEED, Result, curve, heading, table
+from humanpose.apps.pages import safe
 from humanpose.apps.scoring import Rules
 from humanpose.apps.worst import worst_people
 from humanpose.errors import MissingExtraError
 from humanpose.files import atomic_write, prepare_output
 from humanpose.metrics.groups import CONVENTIONS
+from humanpose.metrics.intervals import LEVEL
 from humanpose.metrics.pck import THRESHOLDS
 from humanpose.types import U8, Score
 
 FORMAT = "humanpose-scores/1"
 _PAGE, _SCORES = "report.html", "scores.json"
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 70em }
-body { margin: 2em auto; padding: 0 1em }
-h1 { font-size: 1.5em } h2 { font-size: 1.2em; margin-top: 2.5em }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 14px }
-td, th { padding: .15em .9em; text-align: right; border-bottom: 1px solid #e8e8e8 }
-td:first-child, th:first-child { text-align: left; white-space: pre }
-tr.main td { font-weight: 600 } img { max-width: 100% } figure { margin: 1.5em 0 }
-figcaption, .quiet { color: #666; font-size: 13px } code { font-size: 13px }
-body { overflow-wrap: anywhere }
-"""
 
 
 def prepare(folder: Path, *, force: bool, with_plots: bool) -> None:
@@ -78,7 +67,7 @@ def write(
     with atomic_write(folder / _SCORES) as out:
         out.write(json.dumps(figures, indent=1, allow_nan=False).encode())
     with atomic_write(folder / _PAGE) as out:
-        out.write(_page(outcomes, candidates, rules, pictures).encode())
+        out.write(_page(outcomes, candidates, rules, pictures))
     return folder / _PAGE
 
 
@@ -192,16 +181,13 @@ def _page(
     candidates: Mapping[str, Candidate],
     rules: Rules,
     pictures: Mapping[str, Sequence[tuple[str, str, bytes]]],
-) -> str:
-    command = _safe(" ".join(["humanpose", *sys.argv[1:]]))
+) -> bytes:
+    command = safe(" ".join(["humanpose", *sys.argv[1:]]))
     parts = [
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>humanpose evaluate</title><style>{_STYLE}</style></head><body>",
         "<h1>Scores</h1><p class='quiet'>",
         f"humanpose {__version__}: <code>{command}</code></p>",
         "<ul>",
-        *(f"<li>{_safe(label)}: {_about(each)}</li>" for label, each in candidates.items()),
+        *(f"<li>{safe(label)}: {_about(each)}</li>" for label, each in candidates.items()),
         "</ul>",
     ]
     for outcome in outcomes:
@@ -210,31 +196,15 @@ def _page(
         )
         if outcome.floor:
             lines.append(f"{FLOOR}: {outcome.floor}")
-        parts += [f"<h2>{_safe(first)}</h2>", "<p>", "<br>".join(map(_safe, lines)), "</p>"]
-        parts += _html_table(list(outcome.results), table(outcome.results, rules.convention))
-        for file, caption, content in pictures[outcome.data.name]:
-            data = base64.b64encode(content).decode()
-            kind = "png" if file.endswith(".png") else "jpeg"
-            parts.append(
-                f'<figure><img alt="{_safe(file)}" src="data:image/{kind};base64,{data}">'
-                f"<figcaption>{_safe(caption)}</figcaption></figure>"
-            )
-    return "\n".join([*parts, "</body></html>", ""])
-
-
-def _html_table(names: Sequence[str], rows: Sequence[tuple[str, list[str]]]) -> list[str]:
-    head = "".join(f"<th>{_safe(name)}</th>" for name in ("", *names))
-    lines = [f"<table><tr>{head}</tr>"]
-    for label, values in rows:
-        kind = "" if label.startswith(" ") else " class='main'"
-        cells = "".join(f"<td>{_safe(cell)}</td>" for cell in (label, *values))
-        lines.append(f"<tr{kind}>{cells}</tr>")
-    return [*lines, "</table>"]
+        parts += [f"<h2>{safe(first)}</h2>", "<p>", "<br>".join(map(safe, lines)), "</p>"]
+        rows = table(outcome.results, rules.convention)
+        parts += pages.table(
+            list(outcome.results),
+            ((label, values, not label.startswith(" ")) for label, values in rows),
+        )
+        parts += [pages.figure(*picture) for picture in pictures[outcome.data.name]]
+    return pages.page("humanpose evaluate", parts)
 
 
 def _about(candidate: Candidate) -> str:
-    return _safe(", ".join(f"{key} {value}" for key, value in candidate.about.items()))
-
-
-def _safe(text: object) -> str:
-    return html.escape(str(text))
+    return safe(", ".join(f"{key} {value}" for key, value in candidate.about.items()))

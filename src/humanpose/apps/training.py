@@ -62,9 +62,7 @@ def train(
     unknown = sorted(set(recipe.repeat) - set(sets))
     if unknown:
         raise InputError(f"repeat: {', '.join(unknown)} is not among the recipe's data sets")
-    training = {name: [s for s in sets[name] if s.split == "train"] for name in sets}
-    if not any(training.values()):
-        raise InputError("the data sets of the recipe have no training part")
+    training = training_parts(recipe, sets)
     marks = _marks(recipe, show)
     dataset = dataset_of(recipe, spec, training, marks, show)
     show(
@@ -160,6 +158,26 @@ def read_sets(recipe: Recipe) -> dict[str, list[Sample]]:
             placed = sample if recipe.boxes == "own" else with_square_box(sample, recipe.boxes)
             sets.setdefault(key, []).append(placed)
     return sets
+
+
+def training_parts(recipe: Recipe, sets: dict[str, list[Sample]]) -> dict[str, list[Sample]]:
+    """The training part of each set, or as many persons of it as the recipe wants.
+
+    Raises:
+        InputError: there is nobody to train on.
+    """
+    parts = {name: [s for s in sets[name] if s.split == "train"] for name in sets}
+    if not any(parts.values()):
+        raise InputError("the data sets of the recipe have no training part")
+    if recipe.persons is None:
+        return parts
+    spread = {
+        name: np.linspace(0, len(part), recipe.persons, False) for name, part in parts.items()
+    }
+    return {
+        name: [part[int(i)] for i in spread[name]] if len(part) > recipe.persons else part
+        for name, part in parts.items()
+    }
 
 
 def repeated(parts: dict[str, list[T]], recipe: Recipe) -> list[T]:

@@ -1,12 +1,15 @@
-"""Confidence intervals by bootstrap: whole pictures are drawn again, with replacement."""
+"""Confidence intervals: by bootstrap of whole pictures, and of the means of a few runs."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from humanpose.types import F64
+
+LEVEL = 0.95
 
 
 def bootstrap(
@@ -45,7 +48,7 @@ def bootstrap(
     return np.asarray(np.where(counts > 0, hits / np.maximum(counts, 1e-12), np.nan), np.float64)
 
 
-def interval(draws: F64, *, level: float = 0.95) -> F64:
+def interval(draws: F64, *, level: float = LEVEL) -> F64:
     """(2, K) lower and upper end of the middle `level` of `draws` (R, K)."""
     ends = (1 - level) / 2
     if not len(draws) or np.isnan(draws).all():
@@ -54,3 +57,36 @@ def interval(draws: F64, *, level: float = 0.95) -> F64:
     out = np.full((2, draws.shape[1]), np.nan)
     out[:, known] = np.quantile(draws[:, known], [ends, 1 - ends], axis=0)
     return out
+
+
+def mean_interval(values: Sequence[float], *, level: float = LEVEL) -> tuple[float, float]:
+    """Ends of Student's interval of the mean of independent `values`; NaN for fewer than two."""
+    from scipy.stats import t
+
+    n = len(values)
+    if n < 2:
+        return math.nan, math.nan
+    half = t.ppf((1 + level) / 2, n - 1) * np.std(values, ddof=1) / math.sqrt(n)
+    middle = float(np.mean(values))
+    return middle - half, middle + half
+
+
+def difference(
+    values: Sequence[float], others: Sequence[float], *, level: float = LEVEL
+) -> tuple[float, float]:
+    """Ends of Welch's interval of mean(`values`) - mean(`others`); NaN for fewer than two.
+
+    Source: Welch 1947, "The generalization of Student's problem when several different population
+    variances are involved".
+    """
+    from scipy.stats import t
+
+    if min(len(values), len(others)) < 2:
+        return math.nan, math.nan
+    each = [float(np.var(part, ddof=1)) / len(part) for part in (values, others)]
+    middle = float(np.mean(values) - np.mean(others))
+    if not sum(each):
+        return middle, middle
+    free = [part**2 / (len(of) - 1) for part, of in zip(each, (values, others), strict=True)]
+    half = t.ppf((1 + level) / 2, sum(each) ** 2 / sum(free)) * math.sqrt(sum(each))
+    return middle - half, middle + half

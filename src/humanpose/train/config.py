@@ -32,6 +32,7 @@ class Recipe(BaseModel):
     start: str | None = Field(None, description=".safetensors, or MoveNet's .tflite")
 
     data: list[str] = Field(description="NAME (below $HUMANPOSE_DATA) or NAME=PATH")
+    persons: int | None = Field(None, gt=0, description="most of a set's training part, evenly")
     repeat: dict[str, int] = Field({}, description="data set -> times it appears in an epoch")
     boxes: Literal["own", "hrnet", "cpm"] = Field(
         "own", description="the sets' boxes, or squares by centre and scale: data.dataset"
@@ -132,24 +133,30 @@ def load_yaml(path: Path, changes: tuple[str, ...], kind: type[Model]) -> Model:
     if not isinstance(tree, dict):
         raise InputError(f"{path}: a recipe is a list of 'key: value' lines")
     for change in changes:
-        _apply_change(tree, change)
+        key, equals, value = change.partition("=")
+        if not equals or not key:
+            raise InputError(f"--set {change}: write it as key=value, e.g. augment.flip=0.5")
+        put(tree, key, yaml.safe_load(value), f"--set {change}")
+    return checked(tree, kind, str(path))
+
+
+def checked(tree: dict[str, Any], kind: type[Model], where: str) -> Model:
+    """`tree` as a recipe of a `kind`. Raises InputError naming `where` and each wrong key."""
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()
         )
-        raise InputError(f"{path}: {problems}") from error
+        raise InputError(f"{where}: {problems}") from error
 
 
-def _apply_change(tree: dict[str, Any], change: str) -> None:
-    key, equals, value = change.partition("=")
-    if not equals or not key:
-        raise InputError(f"--set {change}: write it as key=value, e.g. augment.flip=0.5")
+def put(tree: dict[str, Any], key: str, value: Any, where: str) -> None:
+    """Set `key`, such as "augment.flip", in nested tables; an InputError names `where`."""
     *parents, last = key.split(".")
     branch = tree
     for parent in parents:
         branch = branch.setdefault(parent, {})
         if not isinstance(branch, dict):
-            raise InputError(f"--set {change}: {parent} has no parts")
-    branch[last] = yaml.safe_load(value)
+            raise InputError(f"{where}: {key}: {parent} has no parts")
+    branch[last] = value

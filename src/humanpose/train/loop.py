@@ -17,7 +17,7 @@ from torch import nn
 from humanpose.checkpoints.store import save_weights
 from humanpose.data.dataset import PoseDataset
 from humanpose.data.people import PersonDataset
-from humanpose.errors import HumanPoseError
+from humanpose.errors import DivergedError
 from humanpose.spec import ModelSpec
 from humanpose.train import checkpoint, logs
 from humanpose.train.config import Recipe
@@ -91,7 +91,7 @@ def fit(
         Path of the best weights.
 
     Raises:
-        HumanPoseError: the gradient is not finite, ten steps in a row.
+        DivergedError: the gradient is not finite, ten steps in a row.
     """
     recipe = recipe.sized(len(dataset))
     fabric = fabric or launch(recipe, folder)
@@ -122,7 +122,7 @@ def fit(
             optimizer.step()
         lost = 0 if finite else lost + 1
         if lost == _MOST_LOST:
-            raise HumanPoseError(f"step {run.step}: no finite gradient {lost} times in a row")
+            raise DivergedError(f"step {run.step}: no finite gradient {lost} times in a row")
         optimizer.zero_grad()
         run.step += 1
         if run.ema is not run.net:
@@ -163,7 +163,8 @@ def _ended(recipe: Recipe, run: Run) -> bool:
 def _due(recipe: Recipe, step: int) -> bool:
     """Whether a validation follows `step`."""
     assert recipe.validate_every is not None
-    return step % max(1, recipe.validate_every // recipe.batch) == 0 or step == recipe.steps
+    seen, every = step * recipe.batch, recipe.validate_every
+    return seen // every > (seen - recipe.batch) // every or step == recipe.steps
 
 
 def _validate(
