@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import struct
 import time
 from pathlib import Path
@@ -237,9 +238,11 @@ def mutated(content: bytes, seed: int) -> bytes:
 
 
 def fuzz(tmp_path, content: bytes, read, count: int, suffix: str) -> int:
-    """How many of `count` mutants were refused; anything but our errors fails."""
+    """How many of `count` mutants were refused; anything but our errors fails, and so does a
+    mutant that takes long or costs memory."""
     refused = 0
     path = tmp_path / f"mutant{suffix}"
+    before = resident(peak=False)
     for seed in range(count):
         path.write_bytes(mutated(content, seed))
         start = time.perf_counter()
@@ -249,7 +252,27 @@ def fuzz(tmp_path, content: bytes, read, count: int, suffix: str) -> int:
             refused += 1
             assert len(str(error).splitlines()) == 1
         assert time.perf_counter() - start < 5, seed
+    assert resident(peak=True) - before < 512 << 20
     return refused
+
+
+def resident(*, peak: bool) -> int:
+    """Bytes of this process in memory now, from when on the peak is counted anew, or that peak."""
+    try:
+        if not peak:
+            Path("/proc/self/clear_refs").write_text("5")
+        said = Path("/proc/self/status").read_text()
+    except OSError:  # another system, or not allowed
+        return 0
+    return int(re.findall(r"VmHWM:\s+(\d+) kB" if peak else r"VmRSS:\s+(\d+) kB", said)[0]) << 10
+
+
+def test_the_peak_of_memory_is_seen():
+    before = resident(peak=False)
+    if not before:
+        pytest.skip("this system does not tell the peak of a process's memory")
+    np.ones(600 << 20, np.uint8).sum()
+    assert resident(peak=True) - before > 512 << 20
 
 
 @pytest.mark.parametrize(
