@@ -11,8 +11,8 @@ import pytest
 from humanpose.errors import OutputError
 from humanpose.media.sinks import SINKS, RecordSink
 from humanpose.results import header
-from humanpose.skeleton import BODY19
-from humanpose.types import Frame, Person
+from humanpose.skeleton import BODY19, HAND21
+from humanpose.types import Frame, Hand, Person
 
 HEAD = header(BODY19, [{"name": "lite"}], "walk.mp4")
 IMAGE = np.zeros((48, 64, 3), np.uint8)
@@ -99,6 +99,22 @@ def test_openpose_names_a_file_per_frame(tmp_path: Path) -> None:
     assert np.allclose(joints[8, :2], truth.joints[hips].mean(0), atol=0.006)
     assert joints[8, 2] == pytest.approx(truth.scores[hips].min(), abs=1e-4)
     assert not joints[[1, *range(19, 25)]].any()  # no neck here; nobody knows of feet
+
+
+def test_openpose_holds_the_hands(tmp_path: Path) -> None:
+    joints = np.arange(42, dtype=np.float32).reshape(21, 2)
+    joints[3] = np.nan
+    scores = np.where(np.isnan(joints).any(1), 0, np.float32(0.5))
+    box = np.array([0, 0, 42, 42], np.float32)
+    hand = Person(joints, scores, box, 0.5, skeleton=HAND21)
+    frame = replace(FRAMES[2], hands=(Hand(hand, owner=1, side="left"),))
+    with record_sink("openpose", tmp_path / "a.openpose") as sink:
+        sink.write(frame)
+    (file,) = (tmp_path / "a.openpose").glob("*.json")
+    first, second = json.loads(file.read_text())["people"]
+    assert first["hand_left_keypoints_2d"] == second["hand_right_keypoints_2d"] == []
+    found = np.array(second["hand_left_keypoints_2d"]).reshape(21, 3)
+    assert found[3].tolist() == [0, 0, 0] and found[20].tolist() == [40, 41, 0.5]
 
 
 def test_openpose_replaces_only_what_is_its_own(tmp_path: Path) -> None:

@@ -65,6 +65,10 @@ class OpenPoseSink(RecordSink):
         if path.exists():  # photo.jpg and photo.png
             path = path.with_name(f"{name.name}{number}{_END}")
         people = [self._person(person) for person in people_of(record, self.skeleton)]
+        for hand in record.get("hands", ()):  # HAND21 is in OpenPose's order
+            rows = [[0.0] * 3 if row is None else row for row in hand["joints"]]
+            flat = [value for row in rows for value in row]
+            people[hand["owner"]][f"hand_{hand['side']}_keypoints_2d"] = flat
         path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"version": 1.3, "people": people}, allow_nan=False)
         part = part_path(path)
