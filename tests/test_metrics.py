@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from humanpose.metrics.calibration import reliability
 from humanpose.metrics.diagnosis import constant_predictor, swaps_and_misses
 from humanpose.metrics.groups import in_groups, unweighted
 from humanpose.metrics.intervals import bootstrap, interval
@@ -367,3 +368,26 @@ def test_intervals_have_the_width_of_the_binomial_and_grow_with_pictures_of_many
 
 def test_limb_joints_are_twelve():
     assert len(set(LIMB_JOINTS)) == 12
+
+
+def test_reliability_by_hand():
+    """Two bins: three joints of 0.25, one right; two of 0.95, both right; one never annotated."""
+    scores = np.float32([[0.25, 0.25, 0.25], [0.95, 0.95, 0.1], [np.nan, np.nan, np.nan]])
+    distance = np.array([[0.1, 0.9, np.inf], [0.2, 0.0, np.nan], [0.1, 0.1, 0.1]])
+    fit = reliability(scores, distance, 0.2)
+    assert fit is not None
+    assert fit.count.tolist() == [0, 0, 3, 0, 0, 0, 0, 0, 0, 2]
+    assert fit.right[[2, 9]] == pytest.approx([1 / 3, 1])
+    assert fit.score[[2, 9]] == pytest.approx([0.25, 0.95])
+    assert fit.error == pytest.approx((3 * (1 / 3 - 0.25) + 2 * 0.05) / 5)
+    assert fit.medians == pytest.approx((0.95, 0.25, 0.1))
+    assert reliability(scores[2:], distance[2:], 0.2) is None
+
+
+def test_scores_that_are_chances_have_no_calibration_error():
+    rng = np.random.default_rng(0)
+    chance = rng.uniform(size=(40_000, 5)).astype(np.float32)
+    distance = np.where(rng.uniform(size=chance.shape) < chance, 0.0, 1.0)
+    fit, sure = reliability(chance, distance, 0.5), reliability(chance**2, distance, 0.5)
+    assert fit is not None and sure is not None
+    assert fit.error < 0.01 < 0.15 < sure.error  # E|u - u^2| = 1/6

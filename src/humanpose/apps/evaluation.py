@@ -9,6 +9,7 @@ import numpy as np
 
 from humanpose.apps.scoring import Measure, Rules, Truth, measured, scores_of
 from humanpose.data.predictions import Matched, Predictions
+from humanpose.metrics.calibration import Reliability, reliability
 from humanpose.metrics.diagnosis import constant_predictor, swaps_and_misses
 from humanpose.metrics.groups import CONVENTIONS, in_groups
 from humanpose.metrics.intervals import LEVEL, bootstrap, interval
@@ -36,6 +37,7 @@ class Result:
         faults: joints taken for the other side, and joints missed.
         shift: (2,) median of predicted minus true joints, pixels: an offset in the coordinates
             shows here.
+        reliability: of the joints' scores, where the candidate gives some.
     """
 
     scores: list[Score]
@@ -45,6 +47,7 @@ class Result:
     measure: Measure | None = None
     faults: tuple[Score, Score] | None = None
     shift: F64 | None = None
+    reliability: Reliability | None = None
 
 
 def judge(
@@ -76,7 +79,10 @@ def judge(
         apart = (found.joints - joints).reshape(-1, 2)
         apart = apart[np.isfinite(apart).all(1)]
         shift = np.median(apart, axis=0) if len(apart) else np.full(2, np.nan)
-        results[name] = Result(scores, found, groups, end, measure, faults, shift)
+        fit = None
+        if found.certainty is not None:
+            fit = reliability(found.certainty, measure.distance, measure.threshold)
+        results[name] = Result(scores, found, groups, end, measure, faults, shift, fit)
     return results
 
 
@@ -181,6 +187,13 @@ def _rows(result: Result, convention: str) -> list[tuple[str, str]]:
             for word, score in zip(FAULTS, result.faults, strict=True)
         ]
         rows.append(("median error x y, px", "{:+.1f} {:+.1f}".format(*result.shift)))
+    if result.reliability is not None:
+        fit, measure = result.reliability, result.measure
+        assert measure is not None
+        within = f"within {measure.threshold:g} {measure.unit}"
+        rows.append((f"calibration error of joint scores ({within})", f"{fit.error:.3f}"))
+        medians = " / ".join("-" if np.isnan(m) else f"{m:.2f}" for m in fit.medians)
+        rows.append(("median joint score: right / wrong / not annotated", medians))
     return rows + _named(first, counts=True)
 
 

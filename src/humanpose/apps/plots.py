@@ -46,6 +46,8 @@ CAPTIONS = {
     "curves": "Share of joints within a distance of the truth; the dotted line is the threshold of "
     "the first score.",
     "errors": "Histogram of the distances.",
+    "reliability": "How many joints of a score are right; the larger a mark, the more joints. On "
+    "the dotted line a score is the chance to be right.",
     "joints": "The first score by joint; lines are 95 % intervals.",
     "swaps": "Joints within the threshold of the other side's joint and not of their own, and "
     "joints within the threshold of neither.",
@@ -53,7 +55,7 @@ CAPTIONS = {
 
 
 def draw(results: Mapping[str, Result]) -> dict[str, bytes]:
-    """PNG files by name: curves, joints, errors, swaps.
+    """PNG files by name: curves, joints, errors, swaps; reliability where joints have scores.
 
     `results` are of candidates whose joints are scored, by label; the floor may be among them.
     """
@@ -64,7 +66,9 @@ def draw(results: Mapping[str, Result]) -> dict[str, bytes]:
             ("errors", _errors, (7.2, 4.2), 1),
             ("joints", _joints, (7.2, 5.6), 1),
             ("swaps", _swaps, (9.0, 5.6), 2),
+            ("reliability", _reliability, (5.2, 4.6), 1),
         )
+        if name != "reliability" or any(each.reliability for each in results.values())
     }
 
 
@@ -174,6 +178,21 @@ def _swaps(axes: Any, results: Mapping[str, Result]) -> None:
         panel.set_xlim(left=0)
         _name_joints(panel, score, joints)
     _legend_below(axes[0])
+
+
+def _reliability(axes: Any, results: Mapping[str, Result]) -> None:
+    """Share of right joints by score; the larger a mark, the more joints."""
+    axes.plot([0, 1], [0, 1], ":", color=GREY, linewidth=1)
+    for name, colour, _, result, measure in _measures(results):
+        fit = result.reliability
+        if fit is None:
+            continue
+        text = f"{name} (error {fit.error:.3f})"
+        axes.plot(fit.score, fit.right, "-", color=colour, linewidth=1.2, label=text)
+        axes.scatter(fit.score, fit.right, 8 + 400 * fit.count / fit.count.sum(), color=colour)
+        axes.set_ylabel(f"share of them within {measure.threshold:g} {measure.unit}")
+    axes.set(xlabel="score of joints", xlim=(0, 1), ylim=(0, 1), title="What a score is worth")
+    axes.legend(loc="upper left")
 
 
 def _legend_below(axes: Any) -> None:

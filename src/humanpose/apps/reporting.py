@@ -169,6 +169,14 @@ def _details(result: Result) -> dict[str, Any]:
         value["groups"] = {"rule": result.groups.rule, **_figures(result.groups)}
     for word, score in zip(("swapped", "missed"), result.faults, strict=True):
         value[word] = {"rule": score.rule, **_figures(score)}
+    if (fit := result.reliability) is not None:
+        value["reliability"] = {
+            "error": fit.error,
+            "median score right, wrong, not annotated": [_number(m) for m in fit.medians],
+            "score": [_number(v) for v in fit.score],
+            "right": [_number(v) for v in fit.right],
+            "count": [int(n) for n in fit.count],
+        }
     return value
 
 

@@ -144,15 +144,24 @@ def estimated(
     skeleton, own = samples[0].skeleton, estimator.spec.skeleton
     found = np.full((len(samples), len(own.joints), 2), np.nan, np.float32)
     scores = np.zeros(len(samples), np.float32)
+    certainty = np.full(found.shape[:2], np.nan, np.float32)
     for path in progress(sorted(groups)):
         rows = groups[path]
         image = image_of(samples[rows[0]])
         people = estimator.estimate(image, np.stack([samples[i].box for i in rows]))
         for i, person in zip(rows, people, strict=True):
             found[i], scores[i] = person.joints, person.scores.mean()
-    known = joint_map(own, skeleton) >= 0
+            certainty[i] = person.scores
+    order = joint_map(own, skeleton)
     n = sum(map(len, groups.values()))
-    return Matched(convert(found, own, skeleton), scores, known, n, "boxes given")
+    return Matched(
+        convert(found, own, skeleton),
+        scores,
+        order >= 0,
+        n,
+        "boxes given",
+        np.where(order >= 0, certainty[:, order], np.float32(np.nan)),
+    )
 
 
 def pose_scores(

@@ -75,6 +75,7 @@ class Matched:
         known: (J,) bool: joints that the predictions can have at all.
         matched: number of persons that a prediction belongs to.
         rule: how it was told.
+        certainty: (N, J) score of each joint, NaN where there is none; None: nobody says.
     """
 
     joints: F32
@@ -82,6 +83,7 @@ class Matched:
     known: np.ndarray
     matched: int
     rule: str
+    certainty: F32 | None = None
 
 
 def read_predictions(path: Path) -> Predictions:
