@@ -33,9 +33,12 @@ from humanpose.spec import ModelSpec
 from humanpose.types import Score
 
 ROOT = Path(__file__).resolve().parent.parent
+STARTS = {
+    "lite": "MoveNet SinglePose Lightning, Google, Apache-2.0",
+    "person": "YOLOX-nano, Megvii, Apache-2.0",
+}
 LICENCES = {
     "code": "Apache-2.0",
-    "start": "MoveNet SinglePose Lightning, Google, Apache-2.0",
     "data": "LSPET: Flickr photographs, research use, cite Johnson & Everingham 2011; COCO: "
     "annotations CC BY 4.0, images Flickr, terms per image",
     "weights": "trained on research data; check the terms of LSPET and COCO before commercial use",
@@ -115,15 +118,18 @@ def main() -> None:
     parser.add_argument("--data", action="append", required=True, metavar="NAME[=PATH]")
     parser.add_argument("--marks")
     parser.add_argument("--threshold", type=float, help="of a person network")
+    parser.add_argument("--input", type=int, help="of a person network: side, if not as trained")
     parser.add_argument("--note", help="what the recipe does not say of this run")
     args = parser.parse_args()
     state, spec = load_weights(args.run / "best.safetensors")
     progress = json.loads(load_tensors(args.run / "last.safetensors")[1]["run"])
-    spec = replace(spec, name=args.name, licences=LICENCES)
+    spec = replace(spec, name=args.name, licences=LICENCES | {"start": STARTS[spec.net]})
     if args.note:
         spec = replace(spec, recipe=f"{spec.recipe}; {args.note}")
     if args.threshold is not None:
         spec = replace(spec, threshold=args.threshold)
+    if args.input is not None:
+        spec = replace(spec, input=(args.input, args.input))
     onnx = catalog.FOLDER / f"{args.name}.onnx"
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "w.safetensors"

@@ -14,10 +14,10 @@ from humanpose.data.dataset import (
     joint_state,
 )
 from humanpose.data.people import (
+    MOST,
     PersonDataset,
     PersonPicture,
     boxes_in_crop,
-    person_targets,
     pictures_of,
 )
 from humanpose.geometry import altered, crop_of_picture
@@ -80,24 +80,17 @@ def test_joint_state():
     assert joint_state(joints, (96, 128)).tolist() == [INSIDE, INSIDE, OUTSIDE, UNKNOWN]
 
 
-def test_person_targets_read_back_as_the_boxes():
-    boxes = np.array([[10, 12, 40, 60], [90, 30, 12, 30]], np.float32)
-    maps = person_targets(boxes, NONE, (32, 40), PERSON)
-    rows, columns = np.nonzero(maps["centre"][0] > 0.999)
-    found = []
-    for y, x in zip(rows, columns, strict=True):
-        middle = to_pixels(np.array([x, y], np.float32), 4, "centre") + maps["box"][:2, y, x]
-        sides = maps["box"][2:, y, x]
-        found.append([*(middle - sides / 2), *sides])
-    assert np.allclose(sorted(found), sorted(boxes.tolist()), atol=1e-3)
-
-
-def test_places_to_ignore_teach_nothing_except_where_somebody_is():
-    boxes = np.array([[40, 40, 40, 40]], np.float32)
-    ignore = np.array([[0, 0, 100, 128]], np.float32)
-    maps = person_targets(boxes, ignore, (32, 40), PERSON)
-    assert maps["valid"][0, 2, 2] == 0 and maps["valid"][0, 2, 38] == 1
-    assert maps["valid"][0][maps["weight"][0] > 0].min() == 1
+def test_people_and_places_to_ignore_come_in_rows_of_one_length(sample):
+    far = np.array([[60, 90, 30, 20]], np.float32)
+    picture = PersonPicture(sample.picture, sample.box[None], far, "train", "coco")
+    item = PersonDataset([picture], PERSON, Augmentation())[(0, 0)]
+    assert item["people"].shape == item["ignore"].shape == (MOST, 4)
+    assert not item["people"][1:].any() and (item["people"][0, 2:] > 0).all()
+    x, y, w, h = item["people"][0]
+    whole = crop_of_picture((100, 120), PERSON.input)
+    corner = whole.to_crop(sample.box[:2][None])[0]
+    assert np.allclose([x - w / 2, y - h / 2], corner, atol=1e-3)
+    assert item["ignore"][0, 2:].tolist() == pytest.approx([far[0, 2] * w / 80, far[0, 3] * w / 80])
 
 
 def test_boxes_are_cut_at_the_edge_and_mostly_lost_ones_reported():
@@ -131,13 +124,12 @@ def test_mosaic_keeps_people_in_their_tiles(sample):
     rules = Augmentation(flip=0.5)
     item = PersonDataset([picture] * 5, PERSON, rules, mosaic=1.0)[(0, 0)]
     assert item["image"].shape == (128, 160, 3)
-    assert (item["centre"][0] > 0.999).sum() == 4
+    people = item["people"][item["people"][:, 2] > 0]
+    assert len(people) == 4
     # The patches are bright, the pad is grey: each person's box holds some of both patches.
-    for y, x in zip(*np.nonzero(item["centre"][0] > 0.999), strict=True):
-        middle = to_pixels(np.array([x, y], np.float32), 4, "centre") + item["box"][:2, y, x]
-        w, h = item["box"][2:, y, x] / 2
+    for *middle, w, h in people:
         part = item["image"][
-            max(0, int(middle[1] - h)) : int(middle[1] + h),
-            max(0, int(middle[0] - w)) : int(middle[0] + w),
+            max(0, int(middle[1] - h / 2)) : int(middle[1] + h / 2),
+            max(0, int(middle[0] - w / 2)) : int(middle[0] + w / 2),
         ]
         assert part.max() > 200

@@ -5,8 +5,10 @@ import torch
 from humanpose import nets
 from humanpose.checkpoints.movenet import read_movenet
 from humanpose.checkpoints.store import load_net, load_weights, save_weights, start_from
+from humanpose.checkpoints.yolox import read_yolox
 from humanpose.errors import FormatError, InputError
 from humanpose.nets.lite import likelihood
+from humanpose.nets.person import STRIDES, PersonNet
 from humanpose.nets.torch_runtime import Deployed, TorchRuntime
 from humanpose.skeleton import BODY19
 from humanpose.spec import ModelSpec
@@ -15,7 +17,7 @@ POSE = ModelSpec("t", "pose", "lite", {"joints": 5}, BODY19, (64, 96))
 PERSON = ModelSpec("t", "person", "person", {}, BODY19, (96, 64), crop="whole", decode="boxes")
 CASES = [
     ("lite", {"joints": 5}, 2_302_413, {"maps": 5}),
-    ("person", {}, 1_353_453, {"centre": 1, "size": 2, "offset": 2}),
+    ("person", {}, 889_058, {"boxes": 5}),
 ]
 
 
@@ -24,10 +26,14 @@ def test_shapes_parameters_and_gradients(name, options, count, channels):
     torch.manual_seed(0)
     net = nets.create(name, **options)
     assert sum(p.numel() for p in net.parameters()) == count
-    for width, height in ((64, 96), (128, 32)):
+    for width, height in ((64, 96), (128, 64)):
         out = nets.outputs(net, torch.randn(2, 3, height, width))
         shapes = {key: tuple(value.shape) for key, value in out.items()}
-        assert shapes == {k: (2, c, height // 4, width // 4) for k, c in channels.items()}
+        cells = sum(height // s * (width // s) for s in STRIDES)
+        assert shapes == {
+            k: (2, cells, c) if k == "boxes" else (2, c, height // 4, width // 4)
+            for k, c in channels.items()
+        }
         assert all(torch.isfinite(value).all() for value in out.values())
     # Weighted by noise: the plain sum of soft-max-like maps has no gradient in some places.
     sum((value * torch.randn_like(value)).sum() for value in out.values()).backward()
@@ -136,3 +142,38 @@ def test_another_tflite_is_refused(data):
         read_movenet(path)
     with pytest.raises(InputError, match=r"gone\.tflite: no such file"):
         read_movenet(path.with_name("gone.tflite"))
+
+
+def test_yolox_nano_is_read_to_the_layer(data):
+    """Ours and ONNX Runtime on the published file, one guess at a time."""
+    ort = pytest.importorskip("onnxruntime")
+    path = data / "weights" / "yolox_nano_bigisland.onnx"
+    net = PersonNet().eval()
+    net.load_state_dict(read_yolox(path))
+    image = np.random.default_rng(0).uniform(0, 255, (1, 3, 416, 416)).astype(np.float32)
+    (theirs,) = ort.InferenceSession(path).run(None, {"images": image})
+    with torch.no_grad():
+        found = net(torch.from_numpy(image / 255))
+    ours = {name: value[0].numpy() for name, value in found.items()}
+    grid, stride = [], []
+    for s in STRIDES:
+        rows, columns = np.divmod(np.arange((416 // s) ** 2), 416 // s)
+        grid.append(np.stack([columns, rows], 1))
+        stride.append(np.full((len(rows), 1), s))
+    scale = np.concatenate(stride)
+    middle = (theirs[0, :, :2] + np.concatenate(grid)) * scale - 0.5
+    assert np.allclose(ours["box"][:, :2], middle, atol=0.01)
+    assert np.allclose(ours["box"][:, 2:], np.exp(theirs[0, :, 2:4]) * scale, rtol=1e-4)
+    for name, column in (("object", 4), ("kind", 5)):
+        assert np.allclose(1 / (1 + np.exp(-ours[name])), theirs[0, :, column], atol=1e-5)
+
+
+def test_what_is_not_yolox_is_refused(tmp_path, data):
+    for name, content in (("a.onnx", b"nothing"), ("b.onnx", b"")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(FormatError, match=f"{name}: "):
+            read_yolox(tmp_path / name)
+    with pytest.raises(FormatError, match="YOLOX-nano has"):
+        read_yolox(data / "weights" / "ultralight_nano_simplepose_192x256.onnx")
+    with pytest.raises(InputError, match=r"gone\.onnx"):
+        read_yolox(tmp_path / "gone.onnx")

@@ -26,6 +26,7 @@ from humanpose.data.targets import (
 )
 from humanpose.geometry import crop_of_box, mirrored
 from humanpose.heatmap import cells_of, encode, to_cells
+from humanpose.nets.person import STRIDES
 from humanpose.skeleton import COCO17, CPM14, LSP14, MPII16, convert
 from humanpose.spec import ModelSpec
 from humanpose.train.config import Recipe
@@ -389,23 +390,29 @@ def test_the_loss_of_a_batch_is_the_mean_of_its_parts_shares():
     ]
     assert sum(loss for loss, _ in parts).item() / 2 == pytest.approx(whole.item(), rel=1e-5)
 
+    guesses = sum((32 // stride) * (64 // stride) for stride in STRIDES)
     raw = {
-        "centre": numbers(4, 1, 5, 7),
-        "size": numbers(4, 2, 5, 7),
-        "offset": numbers(4, 2, 5, 7),
+        "box": torch.rand(4, guesses, 4) * 30 + 5,
+        "object": numbers(4, guesses),
+        "kind": numbers(4, guesses),
     }
-    batch = {
-        "image": torch.zeros(4, 20, 28, 3), "centre": torch.rand(4, 1, 5, 7).round(),
-        "box": torch.rand(4, 4, 5, 7) * 30, "weight": torch.rand(4, 1, 5, 7),
-        "valid": torch.ones(4, 1, 5, 7),
-    }  # fmt: skip
-    whole, _ = person_loss(raw, batch)
-    totals = iter([batch["centre"].sum(), batch["weight"].sum()] * 2)
+    people = torch.zeros(4, 3, 4)
+    people[0, :2] = torch.tensor([[20.0, 16, 18, 20], [45, 16, 14, 22]])
+    people[3, :1] = torch.tensor([[30.0, 14, 20, 20]])
+    batch = {"image": torch.zeros(4, 32, 64, 3), "people": people, "ignore": torch.zeros(4, 3, 4)}
+    totals: list[torch.Tensor] = []
+
+    def noted(count: torch.Tensor) -> torch.Tensor:
+        totals.append(count)
+        return count
+
+    whole, _ = person_loss(raw, batch, noted)
     parts = [
         person_loss(
-            {k: v[half] for k, v in raw.items()}, {k: v[half] for k, v in batch.items()},
-            lambda _: next(totals) / 2,
+            {k: v[half] for k, v in raw.items()},
+            {k: v[half] for k, v in batch.items()},
+            lambda _: totals[0] / 2,
         )
         for half in (slice(0, 2), slice(2, 4))
-    ]  # fmt: skip
+    ]
     assert sum(loss for loss, _ in parts).item() / 2 == pytest.approx(whole.item(), rel=1e-5)

@@ -13,6 +13,7 @@ from humanpose.data.people import PersonDataset, PersonPicture
 from humanpose.errors import HumanPoseError, InputError
 from humanpose.skeleton import BODY19, COCO17
 from humanpose.spec import ModelSpec
+from humanpose.train.assign import assign, overlap_of, places
 from humanpose.train.config import Recipe
 from humanpose.train.logs import curve
 from humanpose.train.loop import fit
@@ -184,16 +185,48 @@ def test_person_loss_is_least_at_the_truth(samples):
     picture = PersonPicture(samples[0].picture, samples[0].box[None], empty, "train", "coco")
     item = PersonDataset([picture], spec, Augmentation())[(0, 0)]
     batch = {k: torch.from_numpy(v)[None] for k, v in item.items()}
-    raw = {
-        "centre": torch.where(batch["centre"] > 0.999, 8.0, -8.0),
-        "size": torch.log(batch["box"][:, 2:].clamp_min(1) / 64),
-        "offset": batch["box"][:, :2] / 4,
-    }
-    good, _ = person_loss(raw, batch)
-    assert good < 0.01
-    for name in raw:
-        worse, _ = person_loss(raw | {name: raw[name].roll(3, dims=3) + 0.2}, batch)
+    middles, strides = places((64, 64), torch.device("cpu"))
+    truth = batch["people"][0, :1]
+    near = ((middles - truth[:, :2]).abs() < 1.5 * strides[:, None]).all(1) & (strides == 16)
+    sure = torch.where(near, 9.0, -9.0)[None]
+    box = torch.where(near[:, None], truth, torch.cat([middles, strides[:, None].repeat(1, 2)], 1))
+    raw = {"box": box[None], "object": sure, "kind": sure}
+    good, parts = person_loss(raw, batch)
+    assert good < 0.02 and set(parts) == {"box", "object", "kind"}
+    for name, other in (("box", box[None] * 1.2), ("object", -sure), ("kind", -sure)):
+        worse, _ = person_loss(raw | {name: other}, batch)
         assert worse > good + 0.05, name
+    # Where somebody may be whom nobody annotated, a find costs nothing.
+    lone = sure.clone()
+    lone[0, 0] = 9.0
+    wrong, _ = person_loss(raw | {"object": lone}, batch)
+    ignore = torch.zeros_like(batch["ignore"])
+    ignore[0, 0] = torch.tensor([4.0, 4.0, 10.0, 10.0])
+    spared, _ = person_loss(raw | {"object": lone}, batch | {"ignore": ignore})
+    assert wrong > good + 0.5 and spared == pytest.approx(float(good), abs=1e-3)
+
+
+def test_guesses_are_assigned_as_simota_has_it():
+    """Two people: a guess answers for one at most, the best overlaps are taken, never far ones."""
+    middles, strides = places((96, 96), torch.device("cpu"))
+    people = torch.tensor([[24.0, 24.0, 30.0, 40.0], [70.0, 60.0, 40.0, 50.0]])
+    boxes = torch.cat([middles, strides[:, None].repeat(1, 2)], 1)
+    finest = middles[strides == 8]
+    close = [int((finest - person[:2]).norm(dim=1).argmin()) for person in people]
+    for row, person in zip(close, people, strict=True):
+        boxes[row] = person
+    rows, whose = assign(boxes, torch.full((len(boxes),), 0.5), people, middles, strides)
+    found = dict(zip(rows.tolist(), whose.tolist(), strict=True))
+    assert len(found) == len(rows) and found[close[0]] == 0 and found[close[1]] == 1
+    away = (middles[rows] - people[whose, :2]).abs()
+    inside = (away < people[whose, 2:] / 2).all(1)
+    assert (inside & (away < 1.5 * strides[rows, None]).all(1)).all()
+    # As many as the ten best overlaps add up to.
+    for i, person in enumerate(people):
+        every = overlap_of(boxes, person.expand(len(boxes), 4))
+        assert list(found.values()).count(i) <= max(1, int(every.topk(10).values.sum()))
+    nobody, _ = assign(boxes, boxes[:, 0], people + 1000, middles, strides)
+    assert not len(nobody)
 
 
 @pytest.mark.parametrize("kind", ["adamw", "adam", "sgd", "rmsprop"])

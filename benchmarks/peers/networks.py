@@ -94,7 +94,7 @@ def simple_pose(path: Path) -> Estimator:
 
 
 class _Yolox:
-    """A `Runtime` that gives YOLOX's people as the maps that `Detector` reads, a cell a pixel.
+    """A `Runtime` that gives YOLOX's people as the boxes that `Detector` reads.
 
     Its own output is decoded, and duplicates are removed, by `recipes/mark_people.py`.
     """
@@ -105,17 +105,8 @@ class _Yolox:
         self._model = compiled(path)
 
     def run(self, crops: U8) -> dict[str, F32]:
-        """Maps of one whole picture (1, 416, 416, 3)."""
-        side = mark_people.INPUT
-        centre = np.zeros((1, 1, side, side), np.float32)
-        places = np.zeros((2, 1, 2, side, side), np.float32)
-        found = mark_people.find_people(self._model, crops[0])
-        for x, y, width, height, score in found[::-1]:  # the best last: it keeps the cell
-            middle = np.array([x + width / 2, y + height / 2])
-            column, row = np.clip(np.rint(middle), 0, side - 1).astype(int)
-            centre[0, 0, row, column] = score
-            places[:, 0, :, row, column] = middle - (column, row), (width, height)
-        return {"centre": centre, "offset": places[0], "size": places[1]}
+        """Boxes of one whole picture (1, 416, 416, 3)."""
+        return {"boxes": mark_people.find_people(self._model, crops[0])[None]}
 
 
 def yolox(path: Path) -> Detector:
@@ -123,7 +114,7 @@ def yolox(path: Path) -> Detector:
     side = mark_people.INPUT
     spec = ModelSpec(
         "yolox-nano", "person", "", {}, COCO17, (side, side),
-        pad=(114, 114, 114), stride=1, grid="corner", decode="boxes", threshold=0.3,
+        pad=(114, 114, 114), decode="boxes", threshold=0.3,
     )  # fmt: skip
     return Detector(_Yolox(path), spec)
 

@@ -247,7 +247,7 @@ def compare(
     )
     label = f"{other.name} {other.precision}"
     if spec.decode == "boxes":
-        score = float(np.abs(ours["centre"] - theirs["centre"]).max())
+        score = float(np.abs(ours["boxes"] - theirs["boxes"])[..., 4].max())
         return Parity(label, value, float("nan"), score)
     rule = "argmax" if spec.decode == "peaks" else spec.decode
     cells, scores = heatmap.decode(ours["maps"], rule)

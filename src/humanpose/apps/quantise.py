@@ -164,9 +164,14 @@ class Gate:
     def _places(self, found: dict[str, F32]) -> tuple[F32, NDArray[np.bool_]]:
         """Where the maps of one crop peak (J, 2), cells, and which of the peaks count (J,).
 
-        Those count that reach half the best one's height: others say that a joint is absent.
+        Those count that reach half the best one's height: others say that a joint is absent. Of a
+        network that gives boxes it is the middle of each, and its score.
         """
-        maps = found["centre" if self._spec.decode == "boxes" else "maps"][0]
+        if self._spec.decode == "boxes":
+            corners, sides, scores = np.split(found["boxes"][0], [2, 4], axis=1)
+            middles = (corners + sides / 2) / self._spec.stride
+            return middles, (scores >= scores.max() / 2)[:, 0]
+        maps = found["maps"][0]
         maps = maps[:-1] if self._spec.background else maps
         rule = self._spec.decode if self._spec.decode in heatmap.DECODE_RULES else "argmax"
         cells, scores = heatmap.decode(maps, rule)

@@ -8,7 +8,7 @@ from torch import nn
 
 from humanpose.errors import InputError
 from humanpose.nets.cpm import CPM
-from humanpose.skeleton import COCO17, CPM14, FLIC9, HAND21, MPII16, Skeleton
+from humanpose.skeleton import BODY19, COCO17, CPM14, FLIC9, HAND21, MPII16, Skeleton
 from humanpose.spec import ModelSpec
 
 _BY_JOINTS = {len(s.joints): s for s in (MPII16, COCO17, CPM14, FLIC9, HAND21)}
@@ -65,6 +65,25 @@ def reference_spec(
         grid="corner",
         decode="quarter",
         licences={"weights": "those of the imported file"},
+    )
+
+
+def person_spec(name: str, size: tuple[int, int]) -> ModelSpec:
+    """The description of the person detector at an input of `size`: BGR as YOLOX has it, 0 to 1."""
+    return ModelSpec(
+        name,
+        task="person",
+        net="person",
+        options={},
+        skeleton=BODY19,  # of a person net's skeleton only the name matters
+        input=size,
+        channels="bgr",
+        mean=(0, 0, 0),
+        std=(255, 255, 255),
+        pad=(114, 114, 114),
+        crop="whole",
+        stride=8,
+        decode="boxes",
     )
 
 

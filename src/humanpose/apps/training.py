@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from humanpose import nets
 from humanpose.apps.data_sets import Marks, data_path, read_marks, resolved
 from humanpose.apps.scoring import Rules, Truth, estimated, person_scores, scores_of
-from humanpose.apps.specs import reference_spec
+from humanpose.apps.specs import person_spec, reference_spec
 from humanpose.apps.training_sheet import sheet
 from humanpose.checkpoints.movenet import read_movenet
 from humanpose.checkpoints.store import load_weights, start_from
+from humanpose.checkpoints.yolox import read_yolox
 from humanpose.data.dataset import PoseDataset, has_teacher, with_square_box
 from humanpose.data.people import PersonDataset, pictures_of
 from humanpose.data.predictions import Matched
@@ -203,18 +204,10 @@ def network_of(recipe: Recipe, sets: dict[str, list[Sample]]) -> tuple[nn.Module
                 f"options.joints is {count}, but {skeleton.name} has {len(skeleton.joints)} joints"
             )
     net = nets.create(recipe.net, **options)
-    if recipe.net in ("lite", "person"):
-        pose = recipe.net == "lite"
-        spec = ModelSpec(
-            recipe.name,
-            recipe.task,
-            recipe.net,
-            options,
-            skeleton,
-            recipe.input,
-            crop="box" if pose else "whole",
-            decode="dark" if pose else "boxes",
-        )
+    if recipe.net == "lite":
+        spec = ModelSpec(recipe.name, recipe.task, recipe.net, options, skeleton, recipe.input)
+    elif recipe.net == "person":
+        spec = person_spec(recipe.name, recipe.input)
     else:
         spec = reference_spec(recipe.name, recipe.net, options, net, skeleton=skeleton)
     length = f"{recipe.samples} samples" if recipe.samples else f"{recipe.epochs:g} epochs"
@@ -260,9 +253,11 @@ def skeleton_of(recipe: Recipe, sets: dict[str, list[Sample]]) -> Skeleton:
 
 
 def start_state(path: Path) -> dict[str, Tensor]:
-    """Tensors to start from: our safetensors, or MoveNet's .tflite."""
+    """Tensors to start from: our safetensors, MoveNet's .tflite, or YOLOX-nano's .onnx."""
     if path.suffix == ".tflite":
         return read_movenet(path)
+    if path.suffix == ".onnx":
+        return read_yolox(path)
     return load_weights(path)[0]
 
 

@@ -1,8 +1,8 @@
-"""MoveNet Lightning (.tflite, Apache-2.0) -> the names of `lite` and `person`.
+"""MoveNet Lightning (.tflite, Apache-2.0) -> the names of `lite`.
 
 The file is int8 per channel; OpenVINO reads it and hands out its constants, dequantised by
 the graph's own arithmetic. The net is MobileNetV2 with a pyramid and four heads (joint maps,
-person centre, joint regression, joint offset); the first two are taken.
+person centre, joint regression, joint offset); the first is taken.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ class _MoveNet(nn.Module):
         self.backbone = MobileNetV2()
         self.pyramid = Pyramid(self.backbone.widths)
         self.maps = Head(self.pyramid.width, 17)
-        self.centre = Head(self.pyramid.width, 1)
 
     def convolutions(self) -> list[tuple[str, nn.Conv2d]]:
         """(name, convolution) in the order in which the graph runs them."""
@@ -36,7 +35,7 @@ class _MoveNet(nn.Module):
         order.append(self.pyramid.top)
         for lateral, smooth in zip(self.pyramid.laterals, self.pyramid.smooths, strict=True):
             order += [lateral, smooth]
-        order += [self.maps, self.centre]
+        order.append(self.maps)
         names = {module: name for name, module in self.named_modules()}
         return [(names[conv], conv) for module in order for conv in _convs(module)]
 
@@ -58,7 +57,7 @@ def _convs(module: nn.Module) -> list[nn.Conv2d]:
 
 
 def read_movenet(path: Path) -> dict[str, Tensor]:
-    """State with the names of `nets.lite` and `nets.person`: backbone, pyramid, maps, centre.
+    """State with the names of `nets.lite`: backbone, pyramid, maps.
 
     `maps` has COCO's 17 joints in COCO's order. The net wants image / 127.5 - 1, RGB.
 

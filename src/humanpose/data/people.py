@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from humanpose import heatmap
 from humanpose.data.augment import Augmentation, generator, random_crop, random_pixels
 from humanpose.data.dataset import Batchable
 from humanpose.geometry import crop_of_picture, iou, overlap
@@ -18,6 +16,7 @@ from humanpose.images import load_image
 from humanpose.spec import ModelSpec
 from humanpose.types import F32, U8, Crop, Sample
 
+MOST = 64  # people of one input that are learnt, and places that are ignored
 _LEAST_SIDE = 6.0  # input pixels; smaller people are ignored, not learnt
 _LEAST_SHARE = 0.35  # of a box that must remain in the crop
 
@@ -104,7 +103,9 @@ class PersonDataset:
         return len(self.pictures)
 
     def __getitem__(self, key: tuple[int, int]) -> Batchable:
-        """One input: image (H, W, 3) uint8 and the maps of `person_targets`."""
+        """One input: image (H, W, 3) uint8, and (MOST, 4) middle x, y, width, height of "people"
+        and of "ignore", places that must not teach anything; zeros fill the rows up.
+        """
         epoch, index = key
         rng = generator(self.seed, epoch, index)
         if rng.random() < self.mosaic:
@@ -112,9 +113,7 @@ class PersonDataset:
         else:
             image, boxes, ignore = self._view(self.pictures[index], self.spec.input, rng)
         image = random_pixels(image, self.rules, rng)
-        width, height = (side // self.spec.stride for side in self.spec.input)
-        targets = person_targets(boxes, ignore, (height, width), self.spec)
-        return {"image": image, **targets}
+        return {"image": image, "people": _filled(boxes), "ignore": _filled(ignore)}
 
     def _view(
         self, picture: PersonPicture, size: tuple[int, int], rng: np.random.Generator
@@ -176,50 +175,10 @@ def boxes_in_crop(boxes: F32, crop: Crop, *, least_share: float = _LEAST_SHARE) 
     return cut[kept], cut[present & ~kept]
 
 
-def person_targets(
-    boxes: F32, ignore: F32, shape: tuple[int, int], spec: ModelSpec
-) -> dict[str, NDArray[np.float32]]:
-    """Target maps of a detector.
-
-    Args:
-        boxes: (N, 4) people, input pixels.
-        ignore: (M, 4) places that must not teach anything.
-        shape: (h, w) of the maps.
-        spec: of the detector; its stride and grid are used.
-
-    Returns:
-        centre: (1, h, w) a Gaussian per person, as wide as its box allows, 1 at its centre cell.
-        box: (4, h, w) near each centre: from the cell to the box centre, then width and height,
-            all in input pixels.
-        weight: (1, h, w) how much `box` counts at a cell.
-        valid: (1, h, w) 0 where nothing may be learnt about absence.
-    """
-    h, w = shape
-    rows, columns = np.mgrid[:h, :w].astype(np.float32)
-    centre = np.zeros((h, w), np.float32)
-    weight = np.zeros((h, w), np.float32)
-    box_map = np.zeros((4, h, w), np.float32)
-    valid = np.ones((h, w), np.float32)
-    for x, y, width, height in ignore / spec.stride:
-        valid[max(0, int(y)) : int(y + height) + 1, max(0, int(x)) : int(x + width) + 1] = 0
-    # Large people first: where two centres meet, the smaller one in front keeps the cell.
-    for x, y, width, height in sorted(boxes.tolist(), key=lambda b: -b[2] * b[3]):
-        middle = np.array([x + width / 2, y + height / 2], np.float32)
-        exact = heatmap.to_cells(middle, spec.stride, spec.grid)
-        cell = np.clip(np.rint(exact), 0, (w - 1, h - 1))
-        sigma = np.maximum(0.7, 0.09 * np.array([width, height]) / spec.stride)
-        across, down = (columns - cell[0]) / sigma[0], (rows - cell[1]) / sigma[1]
-        bump = np.exp(-(across**2 + down**2) / 2)
-        near = bump > np.maximum(0.5, weight)
-        weight[near] = bump[near]
-        box_map[0][near] = (exact[0] - columns[near]) * spec.stride
-        box_map[1][near] = (exact[1] - rows[near]) * spec.stride
-        box_map[2:, near] = np.array([width, height], np.float32)[:, None]
-        centre = np.maximum(centre, bump)
-    valid = np.maximum(valid, weight > 0)
-    return {
-        "centre": centre[None].astype(np.float32),
-        "box": box_map,
-        "weight": weight[None].astype(np.float32),
-        "valid": valid[None].astype(np.float32),
-    }
+def _filled(boxes: F32) -> F32:
+    """(MOST, 4) middle x, y, width, height of boxes (N, 4), the largest first."""
+    boxes = boxes[np.argsort(-boxes[:, 2] * boxes[:, 3], kind="stable")][:MOST]
+    rows = np.zeros((MOST, 4), np.float32)
+    rows[: len(boxes)] = boxes
+    rows[: len(boxes), :2] += boxes[:, 2:] / 2
+    return rows

@@ -1,6 +1,6 @@
-"""Picture -> boxes of people: the whole picture in one call, peaks of the centre map.
+"""Picture -> boxes of people: the whole picture in one call.
 
-Our own net gives a centre, a size and an offset at each cell. CPM's person net gives one map
+Our own net gives a box and a score at each cell. CPM's person net gives one map
 and no size: its boxes are squares as high as the picture, as the release has it.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from humanpose import heatmap
 from humanpose.errors import InputError
 from humanpose.geometry import crop_of_height, crop_of_picture, suppress
 from humanpose.infer.profile import DETECTOR, Profile, phase
@@ -18,6 +17,7 @@ from humanpose.spec import ModelSpec
 from humanpose.types import F32, U8, Crop
 
 _MOST_PEAKS = 300
+_MOST_GUESSES = 1000  # several for each person
 _SUPPRESS_ABOVE = 0.6  # IoU; two people in a tight embrace stay two
 
 
@@ -55,15 +55,15 @@ class Detector:
         """
         threshold = self.threshold if threshold is None else threshold
         with phase(self._profile, DETECTOR):
-            find = self._peaks if self.spec.decode == "peaks" else self._centres
+            find = self._peaks if self.spec.decode == "peaks" else self._boxes
             return find(image, threshold)
 
-    def _centres(self, image: U8, threshold: float) -> tuple[F32, F32]:
+    def _boxes(self, image: U8, threshold: float) -> tuple[F32, F32]:
         """Boxes as our own net gives them, with their sizes."""
         size = (image.shape[1], image.shape[0])
         crop = crop_of_picture(size, self.spec.input, centre=self.spec.crop_centre)
         out = self.runtime.run(crop.cut(image, self.spec.pad)[None])
-        boxes, scores = read_centres(out, self.spec, threshold)
+        boxes, scores = read_boxes(out["boxes"][0], threshold)
         boxes = _in_picture(boxes, crop, size)
         seen = (boxes[:, 2:] > 1).all(1)
         boxes, scores = boxes[seen], scores[seen]
@@ -99,22 +99,11 @@ def read_peaks(person: F32, threshold: float) -> tuple[F32, F32]:
     return middles[best].astype(np.float32), scores[best]
 
 
-def read_centres(out: dict[str, F32], spec: ModelSpec, threshold: float) -> tuple[F32, F32]:
-    """Boxes (N, 4) in input pixels and scores (N,) from the maps of one picture.
-
-    A centre is a cell that equals the maximum of its 3x3 neighbourhood and reaches `threshold`.
-    """
-    centre = out["centre"][0, 0]
-    peak = (cv2.dilate(centre, np.ones((3, 3), np.uint8)) == centre) & (centre >= threshold)
-    rows, columns = np.nonzero(peak)
-    scores = centre[rows, columns]
-    best = np.argsort(-scores, kind="stable")[:_MOST_PEAKS]
-    rows, columns, scores = rows[best], columns[best], scores[best]
-    cells = np.stack([columns, rows], -1).astype(np.float32)
-    middle = heatmap.to_pixels(cells, spec.stride, spec.grid)
-    middle = middle + out["offset"][0][:, rows, columns].T
-    sides = out["size"][0][:, rows, columns].T
-    return np.concatenate([middle - sides / 2, sides], axis=1).astype(np.float32), scores
+def read_boxes(found: F32, threshold: float) -> tuple[F32, F32]:
+    """Boxes (N, 4) and scores (N,), best first, of the guesses (A, 5) that reach `threshold`."""
+    found = found[found[:, 4] >= threshold]
+    best = np.argsort(-found[:, 4], kind="stable")[:_MOST_GUESSES]
+    return found[best, :4], found[best, 4]
 
 
 def _in_picture(boxes: F32, crop: Crop, size: tuple[int, int]) -> F32:

@@ -1,62 +1,199 @@
-"""`person`: the default detector. A centre heat map with box size and offset at each cell.
+"""`person`: the default detector, YOLOX-nano with one class.
 
-The modern form of CPM's person net (Zhou et al. 2019, "Objects as Points", one class).
+Parameter names are our own, in the order in which the convolutions run. No normalisation layers:
+published weights have theirs folded into the convolutions, and a fine-tuning keeps their scale.
+
+Source: Ge et al. 2021, "YOLOX: Exceeding YOLO series in 2021"; `yolox/models` of
+Megvii-BaseDetection/YOLOX (Apache-2.0).
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from humanpose.nets.mobilenet import Head, MobileNetV2, Pyramid, initialise
+STRIDES = (8, 16, 32)
+_WIDTHS = (64, 128, 256)  # of the features at these strides
+_HEAD = 64
+_POOLS = (5, 9, 13)
+# Before training one cell in a hundred holds a person (Lin et al. 2017, RetinaNet).
+_PRIOR_LOGIT = -math.log((1 - 0.01) / 0.01)
+# The exponent of a side is held where float16 still has room: at most 32 x e^4 = 1,747 px.
+_LONGEST = 4.0
 
-STRIDE = 4
-# Log sizes are predicted about this many pixels, a middling person in a 320-pixel input.
-BASE_SIZE = 64.0
-# Before training one cell in about a hundred counts as a centre (Lin et al. 2017, RetinaNet).
-_PRIOR_LOGIT = -4.6
+
+class Unit(nn.Sequential):
+    """Convolution and SiLU."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1
+    ) -> None:
+        conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups)
+        super().__init__(conv, nn.SiLU(inplace=True))
 
 
-class PersonNet(nn.Module):
-    """People in a whole picture: where their box centres lie and how large the boxes are.
+def _separable(inputs: int, outputs: int, *, stride: int = 1) -> nn.Sequential:
+    """A 3x3 of each channel, then a 1x1 of all."""
+    return nn.Sequential(
+        Unit(inputs, inputs, 3, stride=stride, groups=inputs), Unit(inputs, outputs, 1)
+    )
 
-    `forward` gives raw maps at stride 4, each (N, C, H/4, W/4): "centre" logits (1), "size" =
-    log(width / 64), log(height / 64) (2), "offset" from the cell to the box centre in cells (2).
-    """
+
+class Bottleneck(nn.Module):
+    """1x1 and separable 3x3, beside the identity if `short`."""
+
+    def __init__(self, channels: int, *, short: bool) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(Unit(channels, channels, 1), _separable(channels, channels))
+        self.short = short
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.branch(x)
+        return out + x if self.short else out
+
+
+class Split(nn.Module):
+    """Cross-stage partial layer: half of the channels go through `depth` bottlenecks."""
+
+    def __init__(self, inputs: int, outputs: int, depth: int = 1, *, short: bool = True) -> None:
+        super().__init__()
+        half = outputs // 2
+        self.through = Unit(inputs, half, 1)
+        self.past = Unit(inputs, half, 1)
+        self.blocks = nn.Sequential(*(Bottleneck(half, short=short) for _ in range(depth)))
+        self.out = Unit(2 * half, outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.out(torch.cat([self.blocks(self.through(x)), self.past(x)], 1))
+        return out
+
+
+class Pools(nn.Module):
+    """Spatial pyramid: the map beside its maxima over larger and larger windows."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.into = Unit(channels, channels // 2, 1)
+        self.out = Unit(channels // 2 * (1 + len(_POOLS)), channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.into(x)
+        pooled = [F.max_pool2d(x, side, 1, side // 2) for side in _POOLS]
+        out: Tensor = self.out(torch.cat([x, *pooled], 1))
+        return out
+
+
+class Trunk(nn.Module):
+    """Features (N, 64, 128, 256 channels) at strides 8, 16 and 32 of an image (N, 3, H, W)."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.backbone = MobileNetV2(tail=False)
-        self.pyramid = Pyramid(self.backbone.widths)
-        self.centre = Head(self.pyramid.width, 1)
-        self.size = Head(self.pyramid.width, 2)
-        self.offset = Head(self.pyramid.width, 2)
-        initialise(self)
-        assert self.centre.out.conv.bias is not None
-        nn.init.constant_(self.centre.out.conv.bias, _PRIOR_LOGIT)
+        self.stem = Unit(12, 16, 3)
+        self.stride4 = nn.Sequential(_separable(16, 32, stride=2), Split(32, 32))
+        self.stride8 = nn.Sequential(_separable(32, 64, stride=2), Split(64, 64, 3))
+        self.stride16 = nn.Sequential(_separable(64, 128, stride=2), Split(128, 128, 3))
+        self.stride32 = nn.Sequential(
+            _separable(128, 256, stride=2), Pools(256), Split(256, 256, short=False)
+        )
+        self.side32 = Unit(256, 128, 1)
+        self.up16 = Split(256, 128, short=False)
+        self.side16 = Unit(128, 64, 1)
+        self.up8 = Split(128, 64, short=False)
+        self.down16 = _separable(64, 64, stride=2)
+        self.out16 = Split(128, 128, short=False)
+        self.down32 = _separable(128, 128, stride=2)
+        self.out32 = Split(256, 256, short=False)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        corners = [image[:, :, y::2, x::2] for x in (0, 1) for y in (0, 1)]
+        at8 = self.stride8(self.stride4(self.stem(torch.cat(corners, 1))))
+        at16 = self.stride16(at8)
+        side32 = self.side32(self.stride32(at16))
+        side16 = self.side16(self.up16(torch.cat([_twice(side32), at16], 1)))
+        out8 = self.up8(torch.cat([_twice(side16), at8], 1))
+        out16 = self.out16(torch.cat([self.down16(out8), side16], 1))
+        return [out8, out16, self.out32(torch.cat([self.down32(out16), side32], 1))]
+
+
+def _twice(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+class Head(nn.Module):
+    """Of one stride: chances of a person (class), box, and of anything (objectness)."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.into = Unit(inputs, _HEAD, 1)
+        self.kind = nn.Sequential(_separable(_HEAD, _HEAD), _separable(_HEAD, _HEAD))
+        self.kind_out = nn.Conv2d(_HEAD, 1, 1)
+        self.place = nn.Sequential(_separable(_HEAD, _HEAD), _separable(_HEAD, _HEAD))
+        self.box_out = nn.Conv2d(_HEAD, 4, 1)
+        self.object_out = nn.Conv2d(_HEAD, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, h x w, 6): x, y, log width, log height in cells, objectness and class logits."""
+        x = self.into(x)
+        place = self.place(x)
+        out = [self.box_out(place), self.object_out(place), self.kind_out(self.kind(x))]
+        return torch.cat(out, 1).flatten(2).transpose(1, 2)
+
+
+class PersonNet(nn.Module):
+    """People in a whole picture, one guess a cell of three grids."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = Trunk()
+        self.heads = nn.ModuleList(map(Head, _WIDTHS))
+        for part in self.modules():
+            if isinstance(part, nn.Conv2d):
+                nn.init.kaiming_normal_(part.weight, mode="fan_in", nonlinearity="relu")
+                assert part.bias is not None
+                nn.init.zeros_(part.bias)
+        for head in self.heads:
+            assert isinstance(head, Head)
+            for out in (head.kind_out, head.object_out):
+                assert out.bias is not None
+                nn.init.constant_(out.bias, _PRIOR_LOGIT)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """Raw maps of a normalised image (N, 3, H, W)."""
-        features = self.pyramid(self.backbone(image))
-        return {
-            "centre": self.centre(features),
-            "size": self.size(features),
-            "offset": self.offset(features),
-        }
+        """Guesses about a normalised image (N, 3, H, W), sides multiples of 32.
+
+        Returns:
+            box (N, A, 4): middle x, y, width, height, input pixels, finest grid first;
+            object, kind (N, A): logits of any object, and of a person if there is one.
+        """
+        features = self.trunk(image)
+        raw = [head(x).float() for head, x in zip(self.heads, features, strict=True)]
+        boxes = []
+        for each, x, stride in zip(raw, features, STRIDES, strict=True):
+            grid = cells(x.shape[2], x.shape[3], x.device)
+            # Published boxes count from the corner of the first pixel, ours from its middle.
+            middle = (each[..., :2] + grid) * stride - 0.5
+            sides = torch.exp(each[..., 2:4].clamp(max=_LONGEST)) * stride
+            boxes.append(torch.cat([middle, sides], 2))
+        whole = torch.cat(raw, 1)
+        return {"box": torch.cat(boxes, 1), "object": whole[..., 4], "kind": whole[..., 5]}
 
     def outputs(self, image: Tensor) -> dict[str, Tensor]:
-        """What the exported graph returns: `centre` in [0, 1], `size` and `offset` in pixels."""
-        raw = self(image)
-        return {
-            "centre": torch.sigmoid(raw["centre"]),
-            "size": box_size(raw["size"]),
-            "offset": raw["offset"] * STRIDE,
-        }
+        """What the exported graph returns: `boxes` (N, A, 5): x, y of the corner, width, height in
+        input pixels, and score in [0, 1].
+        """
+        found = self(image)
+        middle, sides = found["box"].split(2, 2)
+        score = torch.sigmoid(found["object"]) * torch.sigmoid(found["kind"])
+        return {"boxes": torch.cat([middle - sides / 2, sides, score[..., None]], 2)}
 
 
-def box_size(log_size: Tensor) -> Tensor:
-    """Width and height in pixels; the exponent is held where float16 still has room."""
-    return BASE_SIZE * torch.exp(log_size.clamp(-5.0, 4.0))
+def cells(height: int, width: int, device: torch.device) -> Tensor:
+    """(height x width, 2) column and row of each cell, row by row."""
+    columns = torch.arange(width, device=device, dtype=torch.float32).repeat(height)
+    rows = torch.arange(height, device=device, dtype=torch.float32).repeat_interleave(width)
+    return torch.stack([columns, rows], 1)
 
 
 def person() -> PersonNet:

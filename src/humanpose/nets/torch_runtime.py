@@ -46,8 +46,8 @@ class Deployed(nn.Module):
 
 
 def output_names(spec: ModelSpec) -> tuple[str, ...]:
-    """Names of the exported outputs, in order: a detector of boxes has three."""
-    return ("centre", "size", "offset") if spec.decode == "boxes" else ("maps",)
+    """Names of the exported outputs, in order: a detector gives boxes, the others maps."""
+    return ("boxes",) if spec.decode == "boxes" else ("maps",)
 
 
 def stage_names(net: nn.Module, spec: ModelSpec) -> tuple[str, ...]:

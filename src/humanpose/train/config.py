@@ -29,7 +29,9 @@ class Recipe(BaseModel):
     skeleton: str | None = Field(None, description="by name; None = the one of the data")
     input: tuple[int, int] = Field(description="width, height of the crop, pixels")
     spec: dict[str, Any] = Field({}, description="of ModelSpec, in place of the net's usual")
-    start: str | None = Field(None, description=".safetensors, or MoveNet's .tflite")
+    start: str | None = Field(
+        None, description=".safetensors, MoveNet's .tflite, YOLOX-nano's .onnx"
+    )
 
     data: list[str] = Field(description="NAME (below $HUMANPOSE_DATA) or NAME=PATH")
     persons: int | None = Field(None, gt=0, description="most of a set's training part, evenly")

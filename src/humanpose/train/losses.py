@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from humanpose.data.targets import INSIDE, OUTSIDE, UNKNOWN
-from humanpose.nets.person import box_size
+from humanpose.train.assign import assign, overlap_of, places
 from humanpose.train.config import Recipe
 
 Batch = dict[str, Tensor]
@@ -154,43 +154,41 @@ def pose_loss(logits: Tensor, batch: Batch, share: Share = alone) -> tuple[Tenso
 
 
 def person_loss(raw: Batch, batch: Batch, share: Share = alone) -> tuple[Tensor, Parts]:
-    """Focal loss of the centre map, and GIoU plus L1 of the box at cells near a centre.
+    """Overlap of the boxes that answer for somebody, and who is there at all.
 
     Args:
-        raw: "centre" (N, 1, h, w), "size" (N, 2, h, w), "offset" (N, 2, h, w).
-        batch: "centre", "box" (N, 4, h, w), "weight", "valid" of `data.people`.
+        raw: "box" (N, A, 4), "object" and "kind" (N, A) of `nets.person`.
+        batch: "image" (N, H, W, 3), "people" and "ignore" (N, G, 4) of `data.people`.
         share: see above.
 
-    Source: focal loss as in Zhou et al. 2019, "Objects as Points", eq. 1; GIoU, Rezatofighi
-    et al. 2019.
+    Source: Ge et al. 2021, "YOLOX"; weights of the parts as in its official code.
     """
-    logits, target = raw["centre"].float(), batch["centre"]
-    chance = torch.sigmoid(logits)
-    positive = (target > 0.999).float()
-    hit = F.logsigmoid(logits) * (1 - chance) ** 2 * positive
-    empty = F.logsigmoid(-logits) * chance**2 * (1 - target) ** 4 * batch["valid"] * (1 - positive)
-    centre = -(hit + empty).sum() / share(positive.sum())
-
-    weight = batch["weight"]
-    true_size = batch["box"][:, 2:].clamp_min(1)
-    size, offset = box_size(raw["size"].float()), raw["offset"].float() * _stride(batch)
-    overlap = _giou(offset, size, batch["box"][:, :2], true_size)
-    apart = torch.log(size / true_size).abs().sum(1) + (
-        (offset - batch["box"][:, :2]) / true_size
-    ).abs().sum(1)
-    box = ((1 - overlap + 0.5 * apart) * (weight[:, 0] / share(weight.sum()))).sum()
-    return centre + 2 * box, {"centre": centre.detach(), "box": box.detach()}
-
-
-def _stride(batch: Batch) -> int:
-    return int(batch["image"].shape[1] // batch["centre"].shape[2])
-
-
-def _giou(offset: Tensor, size: Tensor, true_offset: Tensor, true_size: Tensor) -> Tensor:
-    """(N, h, w) generalised IoU of boxes given by centre and size, (N, 2, h, w) each."""
-    low, high = offset - size / 2, offset + size / 2
-    true_low, true_high = true_offset - true_size / 2, true_offset + true_size / 2
-    inside = (torch.minimum(high, true_high) - torch.maximum(low, true_low)).clamp_min(0).prod(1)
-    around = (torch.maximum(high, true_high) - torch.minimum(low, true_low)).prod(1)
-    union = size.prod(1) + true_size.prod(1) - inside
-    return inside / union - (around - union) / around
+    size = (batch["image"].shape[2], batch["image"].shape[1])
+    middles, strides = places(size, raw["box"].device)
+    chance = torch.sigmoid(raw["object"].detach()) * torch.sigmoid(raw["kind"].detach())
+    presence = torch.zeros_like(raw["object"])
+    counts = torch.ones_like(raw["object"])
+    apart, kind, found = [], [], 0
+    for i, (people, ignore) in enumerate(zip(batch["people"], batch["ignore"], strict=True)):
+        people, ignore = people[people[:, 2] > 0], ignore[ignore[:, 2] > 0]
+        away = (middles[:, None] - ignore[None, :, :2]).abs()
+        counts[i, (away < ignore[None, :, 2:] / 2).all(2).any(1)] = 0
+        if not len(people):
+            continue
+        rows, whose = assign(raw["box"][i].detach(), chance[i], people, middles, strides)
+        overlap = overlap_of(raw["box"][i, rows], people[whose])
+        apart.append(1 - overlap**2)
+        sure = overlap.detach()
+        kind.append(
+            F.binary_cross_entropy_with_logits(raw["kind"][i, rows], sure, reduction="none")
+        )
+        presence[i, rows], counts[i, rows] = 1, 1
+        found += len(rows)
+    total = share(torch.tensor(float(found), device=presence.device))
+    empty = raw["box"].sum() * 0  # a batch without anybody still has a gradient
+    box = (torch.cat(apart).sum() if apart else empty) / total
+    person = (torch.cat(kind).sum() if kind else empty) / total
+    there = F.binary_cross_entropy_with_logits(raw["object"], presence, counts, reduction="sum")
+    there = there / total
+    parts = {"box": box.detach(), "object": there.detach(), "kind": person.detach()}
+    return 5 * box + there + person, parts
