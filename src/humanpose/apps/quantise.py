@@ -168,9 +168,9 @@ class Gate:
         network that gives boxes it is the middle of each, and its score.
         """
         if self._spec.decode == "boxes":
-            corners, sides, scores = np.split(found["boxes"][0], [2, 4], axis=1)
-            middles = (corners + sides / 2) / self._spec.stride
-            return middles, (scores >= scores.max() / 2)[:, 0]
+            boxes = found["boxes"][0]
+            middles = (boxes[:, :2] + boxes[:, 2:4] / 2) / np.float32(self._spec.stride)
+            return middles, np.asarray(boxes[:, 4] >= boxes[:, 4].max() / 2)
         maps = found["maps"][0]
         maps = maps[:-1] if self._spec.background else maps
         rule = self._spec.decode if self._spec.decode in heatmap.DECODE_RULES else "argmax"

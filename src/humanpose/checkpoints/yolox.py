@@ -25,7 +25,7 @@ def read_yolox(path: Path) -> dict[str, Tensor]:
         InputError: if the file is not there or too large.
         FormatError: if it is damaged, or another network.
     """
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from onnx import ModelProto, numpy_helper
 
     try:
