@@ -137,7 +137,7 @@ def main() -> None:
         parity = export(weights, onnx)
         scores = score(onnx, args.data, args.marks)
         flat = {
-            f"{name} {each.rule}": round(each.value, 4)
+            f"{name} {each.rule}": round(each.value, 6)
             for name, rows in scores.items()
             for each in rows
         }

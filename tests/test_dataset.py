@@ -119,6 +119,15 @@ def test_pictures_are_grouped_and_marks_of_annotated_people_dropped(sample):
     assert picture.ignore.tolist() == [[300, 300, 10, 20]]
 
 
+def test_inputs_without_anybody_are_made(sample):
+    picture = PersonPicture(sample.picture, sample.box[None], NONE, "train", "coco")
+    dataset = PersonDataset([picture] * 60, PERSON, Augmentation(), empty=0.5)
+    items = [dataset[0, i] for i in range(60)]
+    nobody = [item for item in items if not item["people"].any()]
+    assert 18 <= len(nobody) <= 42 and all(item["image"].shape == (128, 160, 3) for item in items)
+    assert len({item["image"].tobytes() for item in nobody}) == len(nobody)
+
+
 def test_mosaic_keeps_people_in_their_tiles(sample):
     picture = PersonPicture(sample.picture, sample.box[None], NONE, "train", "coco")
     rules = Augmentation(flip=0.5)

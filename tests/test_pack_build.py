@@ -49,9 +49,8 @@ def kill_and_go_on(recipe: Path, whole: Path, output: Path, kills: int) -> None:
             command(recipe, output, "--force"),
             start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )  # fmt: skip
-        begun = part.stat().st_size if part.is_file() else 0
-        moment = rng.uniform(begun, whole.stat().st_size)  # once it has grown by so much
-        while child.poll() is None and not (part.is_file() and part.stat().st_size > moment):
+        moment = rng.uniform(size_of(part), whole.stat().st_size)  # once it has grown by so much
+        while child.poll() is None and size_of(part) <= moment:
             time.sleep(0.002)
         time.sleep(rng.uniform(0, 0.05))
         if child.poll() is None:
@@ -68,15 +67,35 @@ def kill_and_go_on(recipe: Path, whole: Path, output: Path, kills: int) -> None:
             assert output.read_bytes() == whole.read_bytes()
             output.unlink()
         child.stderr.close()
-        if rng.random() < 0.2 and part.is_file():  # what a power cut may do
-            content = bytearray(part.read_bytes())
-            content[len(content) // 2] ^= 0xFF
-            part.write_bytes(content)
+        if rng.random() < 0.2:  # what a power cut may do
+            wait_for_the_end_of(child.pid)
+            if size_of(part):
+                content = bytearray(part.read_bytes())
+                content[len(content) // 2] ^= 0xFF
+                part.write_bytes(content)
     print("killed at", moments)
     done = subprocess.run(command(recipe, output, "--force"), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert output.read_bytes() == whole.read_bytes()
     assert Pack(output).damaged() == [] and not part.exists()
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file that may come and go; 0 if it is not there."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def wait_for_the_end_of(group: int) -> None:
+    """A writer whose parent was killed alone lives on for a moment: less than two seconds."""
+    for _ in range(200):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.01)
 
 
 def test_a_killed_build_goes_on_and_ends_the_same(large, tmp_path):

@@ -85,7 +85,8 @@ def choose(window: Window, key: str, text: str) -> None:
 def pixels(window: Window) -> np.ndarray:
     image = window.grab().toImage().convertToFormat(QImage.Format.Format_RGB888)
     rows = np.frombuffer(image.constBits(), np.uint8).reshape(image.height(), -1)
-    return rows[:, : 3 * image.width()].reshape(image.height(), image.width(), 3)
+    # A copy: the image takes its memory along.
+    return rows[:, : 3 * image.width()].reshape(image.height(), image.width(), 3).copy()
 
 
 def results(window: Window) -> int:

@@ -122,6 +122,7 @@ def dataset_of(
             recipe.augment,
             seed=recipe.seed,
             mosaic=recipe.mosaic,
+            empty=recipe.empty,
         )
     people = repeated(parts, recipe)
     usable = [s for s in people if np.isfinite(s.box).all() and (s.box[2:] > 0).all()]

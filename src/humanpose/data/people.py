@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from humanpose.data.augment import Augmentation, generator, random_crop, random_pixels
@@ -17,6 +18,7 @@ from humanpose.spec import ModelSpec
 from humanpose.types import F32, U8, Crop, Sample
 
 MOST = 64  # people of one input that are learnt, and places that are ignored
+_NOBODY = np.zeros((0, 4), np.float32)
 _LEAST_SIDE = 6.0  # input pixels; smaller people are ignored, not learnt
 _LEAST_SHARE = 0.35  # of a box that must remain in the crop
 
@@ -82,6 +84,8 @@ class PersonDataset:
         rules: random changes.
         seed: of the run.
         mosaic: chance that four pictures share one input, which makes small people in context.
+        empty: chance of an input without anybody or anything: every picture at hand has people, and
+            a net that only ever sees such pictures finds them in clouds.
     """
 
     def __init__(
@@ -92,12 +96,14 @@ class PersonDataset:
         *,
         seed: int = 0,
         mosaic: float = 0.0,
+        empty: float = 0.0,
     ) -> None:
         self.pictures = tuple(pictures)
         self.spec = spec
         self.rules = rules
         self.seed = seed
         self.mosaic = mosaic
+        self.empty = empty
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -108,8 +114,11 @@ class PersonDataset:
         """
         epoch, index = key
         rng = generator(self.seed, epoch, index)
-        if rng.random() < self.mosaic:
+        chance = rng.random()
+        if chance < self.mosaic:
             image, boxes, ignore = self._mosaic(index, rng)
+        elif chance > 1 - self.empty:
+            image, boxes, ignore = clouds(self.spec.input, rng), _NOBODY, _NOBODY
         else:
             image, boxes, ignore = self._view(self.pictures[index], self.spec.input, rng)
         image = random_pixels(image, self.rules, rng)
@@ -140,6 +149,16 @@ class PersonDataset:
             parts.append((found[0] + move, found[1] + move))
         boxes, ignore = (np.concatenate(column) for column in zip(*parts, strict=True))
         return canvas, boxes, ignore
+
+
+def clouds(size: tuple[int, int], rng: np.random.Generator) -> U8:
+    """A picture of `size` (width, height) with nothing in it: noise of some coarseness."""
+    coarse = int(rng.integers(2, 33))
+    small = rng.integers(0, 256, (coarse, coarse * 4 // 3, 3), np.uint8)
+    how = cv2.INTER_LINEAR if rng.random() < 0.7 else cv2.INTER_NEAREST
+    wide = np.asarray(cv2.resize(small, size, interpolation=how), np.float32)
+    middle = rng.uniform(0, 255, 3)
+    return np.asarray(middle + (wide - middle) * rng.uniform(0, 1), np.uint8)
 
 
 def boxes_in_crop(boxes: F32, crop: Crop, *, least_share: float = _LEAST_SHARE) -> tuple[F32, F32]:

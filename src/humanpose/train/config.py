@@ -43,6 +43,10 @@ class Recipe(BaseModel):
     augment: Augmentation = Augmentation()
     mosaic: float = Field(0.0, ge=0, le=1, description="chance of four pictures in one input")
 
+    empty: float = Field(
+        0.0, ge=0, le=1, description="chance of noise without people (person task)"
+    )
+
     targets: Literal["exact", "hrnet", "cpm"] = Field("exact", description="see data.targets")
     sigma: float = Field(1.5, gt=0, description="of the Gaussian targets, cells")
     joint_weights: dict[str, float] = Field({}, description='"wrist" -> weight in the loss')
