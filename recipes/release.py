@@ -1,11 +1,12 @@
-"""Put a trained network into the package: ONNX with scores inside, a card, and its state.
+"""Put a trained network into the package: ONNX and INT8 with scores inside, a card, its state.
 
     python recipes/release.py balanced runs/lite --data lspet --data coco
     python recipes/release.py person runs/person --data coco --data lspet --marks runs/marks.json
 
 Scores the exported float32 network on the whole validation parts, then writes
-src/humanpose/weights/NAME.onnx and NAME.md, and recipes/state/NET.safetensors (float16, to go on
-from: `--set start=recipes/state/NET.safetensors`).
+src/humanpose/weights/NAME.onnx, NAME.int8.onnx (calibrated on the training parts; refused if it
+loses more than a point of any score) and NAME.md, and recipes/state/NAME.safetensors (float16, to
+go on from: `--set start=recipes/state/NAME.safetensors`).
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import onnx
+
 from humanpose.api import load_model
 from humanpose.apps.data_sets import data_path, part_of, read_marks
-from humanpose.apps.export import Parity, export
+from humanpose.apps.export import Lower, Parity, export
+from humanpose.apps.quantise import Examples
 from humanpose.apps.scoring import person_scores, pose_scores
 from humanpose.checkpoints.store import load_tensors, load_weights, save_weights
 from humanpose.data.people import pictures_of
@@ -29,7 +33,7 @@ from humanpose.infer import catalog
 from humanpose.infer.detector import Detector
 from humanpose.infer.estimator import Estimator
 from humanpose.infer.runtime import Settings
-from humanpose.spec import ModelSpec
+from humanpose.spec import METADATA_KEY, ModelSpec
 from humanpose.types import Score
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,17 +41,31 @@ STARTS = {
     "lite": "MoveNet SinglePose Lightning, Google, Apache-2.0",
     "person": "YOLOX-nano, Megvii, Apache-2.0",
 }
-LICENCES = {
-    "code": "Apache-2.0",
-    "data": "LSPET: Flickr photographs, research use, cite Johnson & Everingham 2011; COCO: "
-    "annotations CC BY 4.0, images Flickr, terms per image",
-    "weights": "trained on research data; check the terms of LSPET and COCO before commercial use",
+PARTS = {
+    "lspet": "LSPET 8501-9000",
+    "coco": "COCO image ids divisible by 11",
+    "mpii": "official validation persons of MPII",
+}
+DATA = {
+    "lspet": "LSPET: Flickr photographs, research use, cite Johnson & Everingham 2011",
+    "coco": "COCO: annotations CC BY 4.0, images Flickr, terms per image",
+    "mpii": "MPII: annotations Simplified BSD, YouTube frames, cite Andriluka et al. 2014",
 }
 
 
-def score(onnx: Path, entries: list[str], marks: str | None) -> dict[str, list[Score]]:
-    """Scores of the exported network on the validation part of each set."""
-    runtime, spec, _ = load_model(onnx, Settings(precision="float32", cache=""))
+def licences(spec: ModelSpec) -> dict[str, str]:
+    """Of its code, data, weights and start."""
+    return {
+        "code": "Apache-2.0",
+        "data": "; ".join(DATA[name] for name in spec.data),
+        "weights": "trained on research data; check the data's terms before commercial use",
+        "start": STARTS[spec.net],
+    }
+
+
+def score(path: Path, entries: list[str], marks: str | None) -> dict[str, list[Score]]:
+    """Scores of an exported network on the validation part of each set."""
+    runtime, spec, _ = load_model(path, Settings(precision="float32", cache=""))
     found = {}
     for name, path in map(data_path, entries):
         samples = part_of(read(name, path), "validation", name)
@@ -59,30 +77,56 @@ def score(onnx: Path, entries: list[str], marks: str | None) -> dict[str, list[S
     return found
 
 
+def flat(scores: dict[str, list[Score]]) -> dict[str, float]:
+    """Rule -> value."""
+    return {
+        f"{name} {each.rule}": round(each.value, 6)
+        for name, rows in scores.items()
+        for each in rows
+    }
+
+
+def describe(path: Path, spec: ModelSpec) -> None:
+    """Exchange the description inside an ONNX file."""
+    model = onnx.load(path)
+    entry = next(each for each in model.metadata_props if each.key == METADATA_KEY)
+    entry.value = spec.to_json()
+    with atomic_write(path) as file:
+        file.write(model.SerializeToString())
+
+
 def card(
-    spec: ModelSpec, scores: dict[str, list[Score]], parity: list[Parity], size: int, made: str
+    spec: ModelSpec,
+    scores: dict[str, list[Score]],
+    small: dict[str, float],
+    parity: list[Parity],
+    made: str,
 ) -> str:
     """The model card, Markdown."""
+    sizes = [
+        (catalog.FOLDER / f"{spec.name}{form}.onnx").stat().st_size / 1e6 for form in ("", ".int8")
+    ]
     marks = " --marks runs/marks.json" if spec.task == "person" else ""
     lines = [
         f"# {spec.name}",
         "",
         f"A {spec.task} network: `{spec.net}`, input {spec.input[0]}x{spec.input[1]}, "
-        f"{size / 1e6:.2f} MB of ONNX with float16 weights.",
+        f"{sizes[0]:.2f} MB of ONNX with float16 weights, {sizes[1]:.2f} MB in INT8.",
         "",
         f"- Recipe: {spec.recipe}; {made}",
         f"- Data: the training parts of {', '.join(spec.data)}",
         *(f"- Licence of {part}: {text}" for part, text in spec.licences.items()),
         "",
-        "Scores on the validation parts (LSPET 8501-9000, COCO ids divisible by 11), float32:",
+        f"Scores on the validation parts ({', '.join(PARTS[name] for name in scores)}):",
         "",
-        "| data | rule | score, % |",
-        "|---|---|---|",
+        "| data | rule | float32, % | INT8, % |",
+        "|---|---|---|---|",
     ]
     lines += [
-        f"| {name} | {each.rule} | {100 * each.value:.1f} |"
+        f"| {name} | {each.rule} | {100 * each.value:.1f} | {100 * in_int8:.1f} |"
         for name, rows in scores.items()
         for each in rows
+        for in_int8 in [small[f"{name} {each.rule}"]]
     ]
     lines += ["", "The commands that print them:", "", "```sh"]
     lines += [f"humanpose evaluate {spec.name} --data {name}{marks}" for name in scores]
@@ -123,27 +167,25 @@ def main() -> None:
     args = parser.parse_args()
     state, spec = load_weights(args.run / "best.safetensors")
     progress = json.loads(load_tensors(args.run / "last.safetensors")[1]["run"])
-    spec = replace(spec, name=args.name, licences=LICENCES | {"start": STARTS[spec.net]})
+    spec = replace(spec, name=args.name, licences=licences(spec))
     if args.note:
         spec = replace(spec, recipe=f"{spec.recipe}; {args.note}")
     if args.threshold is not None:
         spec = replace(spec, threshold=args.threshold)
     if args.input is not None:
         spec = replace(spec, input=(args.input, args.input))
-    onnx = catalog.FOLDER / f"{args.name}.onnx"
+    path = catalog.FOLDER / f"{args.name}.onnx"
+    small = path.with_suffix(".int8.onnx")
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "w.safetensors"
         save_weights(weights, state, spec)
-        parity = export(weights, onnx)
-        scores = score(onnx, args.data, args.marks)
-        flat = {
-            f"{name} {each.rule}": round(each.value, 6)
-            for name, rows in scores.items()
-            for each in rows
-        }
-        spec = replace(spec, scores=flat)
-        save_weights(weights, state, spec)
-        export(weights, onnx)
+        parity = export(weights, path)
+        scores = score(path, args.data, args.marks)
+        spec = replace(spec, scores=flat(scores))
+        describe(path, spec)
+        export(weights, small, lower=Lower("int8", Examples.read(args.data)))
+    in_int8 = flat(score(small, args.data, args.marks))
+    describe(small, replace(spec, scores=in_int8, precision="int8"))
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"],
         cwd=ROOT,
@@ -152,12 +194,12 @@ def main() -> None:
         check=True,
     ).stdout.strip()
     made = f"{progress['step']} steps at commit {commit}"
-    with atomic_write(catalog.FOLDER / f"{args.name}.md") as file:
-        file.write(card(spec, scores, parity, onnx.stat().st_size, made).encode())
+    with atomic_write(path.with_suffix(".md")) as file:
+        file.write(card(spec, scores, in_int8, parity, made).encode())
     halved = {name: tensor.half() for name, tensor in state.items()}
-    save_weights(ROOT / "recipes" / "state" / f"{spec.net}.safetensors", halved, spec)
-    for rule, value in flat.items():
-        print(f"{rule}: {value:.4f}")
+    save_weights(ROOT / "recipes" / "state" / f"{spec.name}.safetensors", halved, spec)
+    for rule, value in spec.scores.items():
+        print(f"{rule}: {value:.4f}, int8 {in_int8[rule]:.4f}")
 
 
 if __name__ == "__main__":

@@ -125,7 +125,7 @@ def test_combinations_are_the_product_of_what_is_asked():
         ("balanced", "balanced+none"), sizes=(128, 256), runtimes=("openvino",), threads=(1, 2)
     )
     found = plan.combinations(axes)
-    assert len(found) == len(set(found)) == 2 * 2 * 2 * 2
+    assert len(found) == len(set(found)) == 2 * 2 * 3 * 2  # models, sizes, precisions, threads
     assert {each.person for each in found} == {"person", "none"}
     assert {each.model for each in found} == {"balanced"}
 
@@ -338,8 +338,8 @@ def test_bench_from_end_to_end(cli, data, tmp_path):
     assert code == 0 and out.splitlines()[-1].startswith("recommended: --model balanced")
     rows = list(csv.DictReader((tmp_path / "bench.csv").read_text().splitlines()))
     assert [(row["runtime"], row["precision"]) for row in rows] == [
-        ("openvino", "float32"), ("openvino", "bf16"),
-        ("onnxruntime", "float32"), ("onnxruntime", "bf16"),
+        ("openvino", "float32"), ("openvino", "bf16"), ("openvino", "int8"),
+        ("onnxruntime", "float32"), ("onnxruntime", "bf16"), ("onnxruntime", "int8"),
     ]  # fmt: skip
     first = rows[0]
     assert (first["frames_0"], first["frames_1"]) == ("3", "0")
@@ -348,7 +348,7 @@ def test_bench_from_end_to_end(cli, data, tmp_path):
     )
     assert float(first["memory_mib"]) > 50 and float(first["start_cold_s"]) > 0
     assert 0 < float(first["pose_share"]) < 2
-    assert rows[3]["why_not"]  # ONNX Runtime has no bf16, or is not installed
+    assert rows[4]["why_not"]  # ONNX Runtime has no bf16, or is not installed
     assert (tmp_path / "time_by_size.png").read_bytes().startswith(b"\x89PNG")
     assert "walkers.mp4" in (tmp_path / "bench.md").read_text()
     assert cli(*arguments, "--video", walkers, "-o", tmp_path)[0] == 74

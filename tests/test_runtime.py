@@ -1,5 +1,6 @@
 """Export and the runtimes: parity with torch, settings, and damaged files."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from onnx import numpy_helper
 
 from humanpose import nets
+from humanpose.api import load_model
 from humanpose.apps.export import compare, export
 from humanpose.checkpoints.store import load_net, save_weights
 from humanpose.errors import DeviceError, FormatError, InputError
@@ -17,7 +19,7 @@ from humanpose.infer.estimator import Estimator
 from humanpose.infer.runtime import Settings
 from humanpose.nets.torch_runtime import TorchRuntime
 from humanpose.skeleton import BODY19, CPM14
-from humanpose.spec import ModelSpec
+from humanpose.spec import METADATA_KEY, ModelSpec
 
 POSE = ModelSpec("small", "pose", "lite", {"joints": 5}, BODY19, (64, 96), data=("nothing",))
 PERSON = ModelSpec("p", "person", "person", {}, BODY19, (96, 64), crop="whole", decode="boxes")
@@ -163,6 +165,29 @@ def test_bf16_where_the_cpu_has_it(files):
     if not has:
         with pytest.raises(DeviceError, match="bf16: CPU does not compute in it"):
             runtime.load(files["lite"][1], Settings(precision="bf16", cache=""))
+
+
+def test_the_int8_form_beside_a_network_is_found(files, tmp_path, monkeypatch):
+    """A file that says so of itself; what is computed in is held by the tests of export."""
+    path, small = tmp_path / "n.onnx", tmp_path / "n.int8.onnx"
+    path.write_bytes(files["lite"][1].read_bytes())
+    with pytest.raises(InputError, match=r"n\.onnx is not quantised; .* writes n\.int8\.onnx"):
+        load_model(path, Settings(precision="int8", cache=""))
+    model = onnx.load(path)
+    entry = next(each for each in model.metadata_props if each.key == METADATA_KEY)
+    entry.value = replace(ModelSpec.from_json(entry.value), precision="int8").to_json()
+    onnx.save(model, small)
+    found, _, used = load_model(path, Settings(precision="int8", cache=""))
+    assert (found.precision, used) == ("int8", small)
+    found, _, used = load_model(path, Settings(precision="float32", cache=""))
+    assert (found.precision, used) == ("float32", path)
+    for x86, wanted in ((True, small), (False, path)):
+        monkeypatch.setattr(runtime, "_X86", x86)
+        assert runtime.chosen(path, Settings()) == wanted
+        assert runtime.chosen(path, Settings(backend="onnxruntime")) == path
+        assert runtime.chosen(path, Settings(device="gpu")) == path
+    with pytest.raises(InputError, match=r"lite\.safetensors has to be quantised"):
+        load_model(files["lite"][0], Settings(precision="int8", cache=""))
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,8 @@ class PoseEstimator:
         model: built-in pose weights by name, or a file (.onnx; .safetensors with [train]).
         person: likewise for the detector; None = one person who fills the picture.
         runtime: "openvino", "onnxruntime" or "auto".
-        precision: "float32", "bf16" or "auto" (bf16 where the CPU computes in it).
+        precision: "float32", "bf16", "int8" or "auto" (INT8 where the network comes with it and
+            the CPU is x86-64, else bf16 where the CPU computes in it).
         device: "cpu", or what the runtime offers.
         threads: of one network call; None = all physical cores.
         cache: folder of compiled models; None = the user's cache folder, "" = none.
@@ -228,7 +229,7 @@ def load_model(
         size: height of the input of a pose network or of CPM's person network, pixels; None =
             the network's own. Other detectors keep theirs.
     """
-    path = catalog.weights_path(str(model))
+    path = runtime.chosen(catalog.weights_path(str(model)), settings)
     load = _load_torch if path.suffix == ".safetensors" else runtime.load
     return (*load(path, settings, size), path)
 
@@ -251,6 +252,8 @@ def _load_torch(
         from humanpose.nets.torch_runtime import TorchRuntime
     except ImportError as error:
         raise MissingExtraError("torch", "train") from error
+    if settings.precision == "int8":
+        raise InputError(f"precision int8: {path.name} has to be quantised, by humanpose export")
     net, spec = load_net(path)
     precision = "float32" if settings.precision == "auto" else settings.precision
     return TorchRuntime(net, spec, precision=precision), runtime.sized(spec, size, path)

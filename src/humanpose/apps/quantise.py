@@ -207,8 +207,10 @@ def quantised(
 ) -> onnx.ModelProto:
     """`model` with int8 weights (one scale a channel) and activations (one scale a tensor).
 
-    Symmetric, by NNCF's post-training quantisation with its correction of biases. The last
-    convolution of each output and what follows it stay in float32.
+    By NNCF's post-training quantisation with its correction of biases. Weights are symmetric;
+    activations have a zero of their own: half of a symmetric range would be lost on a HardSwish,
+    whose results begin at -0.375. The last convolution of each output and what follows it stay in
+    float32.
 
     Args:
         model: float32, without an INT8 layer.
@@ -229,7 +231,7 @@ def quantised(
         small: onnx.ModelProto = nncf.quantize(
             model,
             nncf.Dataset([{fed: crop} for crop in crops]),
-            preset=nncf.QuantizationPreset.PERFORMANCE,
+            preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(crops),
             ignored_scope=nncf.IgnoredScope(names=kept, validate=False),
         )

@@ -208,7 +208,7 @@ def network_of(recipe: Recipe, sets: dict[str, list[Sample]]) -> tuple[nn.Module
     if recipe.net == "lite":
         spec = ModelSpec(recipe.name, recipe.task, recipe.net, options, skeleton, recipe.input)
     elif recipe.net == "person":
-        spec = person_spec(recipe.name, recipe.input)
+        spec = replace(person_spec(recipe.name, recipe.input), options=options)
     else:
         spec = reference_spec(recipe.name, recipe.net, options, net, skeleton=skeleton)
     length = f"{recipe.samples} samples" if recipe.samples else f"{recipe.epochs:g} epochs"

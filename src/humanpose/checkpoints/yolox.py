@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from humanpose.errors import FormatError
 from humanpose.files import read_limited
 from humanpose.nets.person import PersonNet
+from humanpose.types import F32
 
 _LIMIT_BYTES = 64 << 20
 _PERSON = 0  # of COCO's 80 classes
@@ -51,6 +52,8 @@ def read_yolox(path: Path) -> dict[str, Tensor]:
         for (kind, parameter), array in zip(own.items(), arrays, strict=True):
             if name.endswith("kind_out") and len(array) > 1:
                 array = array[_PERSON : _PERSON + 1]
+            if name == "trunk.stem.0" and array.shape[1:] == (12, 3, 3):
+                array = _unfocused(array)
             if array.shape != tuple(parameter.shape):
                 raise FormatError(
                     f"{path}: {name}.{kind} has shape {array.shape}, YOLOX-nano "
@@ -61,3 +64,14 @@ def read_yolox(path: Path) -> dict[str, Tensor]:
     # that changes all by as much does not wreck them first.
     state["trunk.stem.0.weight"] *= 255
     return state
+
+
+def _unfocused(weight: F32) -> F32:
+    """(O, 3, 6, 6) of stride 2 from (O, 12, 3, 3) of the four pictures that are every second pixel.
+
+    These begin at (row, column) 0,0, 1,0, 0,1 and 1,1.
+    """
+    whole = np.empty((len(weight), 3, 6, 6), np.float32)
+    for i, part in enumerate(np.split(weight, 4, 1)):
+        whole[:, :, i % 2 :: 2, i // 2 :: 2] = part
+    return whole

@@ -10,8 +10,9 @@ FOLDER = Path(__file__).resolve().parent.parent / "weights"
 
 
 def installed() -> dict[str, Path]:
-    """Name -> path of every network that came with the package."""
-    return {path.stem: path for path in sorted(FOLDER.glob("*.onnx"))}
+    """Name -> path of every network that came with the package, in float32."""
+    files = (path for path in sorted(FOLDER.glob("*.onnx")) if "." not in path.stem)
+    return {path.stem: path for path in files}
 
 
 def weights_path(name: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,9 +15,10 @@ from humanpose.spec import METADATA_KEY, ModelSpec
 from humanpose.types import F32, U8
 
 BACKENDS = ("auto", "openvino", "onnxruntime")
-PRECISIONS = ("auto", "float32", "bf16")
+PRECISIONS = ("auto", "float32", "bf16", "int8")
 Size = tuple[int, int] | int | None
 
+_X86 = platform.machine().lower() in ("x86_64", "amd64")
 _LARGEST_SIDE = 4096  # beyond it a slip of the finger costs gigabytes
 
 
@@ -40,8 +42,10 @@ class Settings:
 
     Attributes:
         backend: "openvino", "onnxruntime" or "auto" (OpenVINO).
-        precision: "float32" (the reference), "bf16", or "auto": bf16 where the CPU computes in
-            it, else float32. Of an INT8 file it is that of the layers that are not quantised.
+        precision: "float32" (the reference), "bf16", "int8", or "auto": the INT8 form of the
+            network where there is one and the CPU gains by it (see `chosen`), else bf16 where the
+            CPU computes in it, else float32. Of an INT8 file it is that of the layers that are not
+            quantised, for which "int8" means "auto".
         device: "cpu", or OpenVINO's "gpu", "npu", or "cuda" with ONNX Runtime.
         threads: of one call; None = all physical cores.
         cache: folder of compiled models; None = the user's cache folder, "" = no cache.
@@ -80,6 +84,18 @@ def load(
     if settings.backend == "onnxruntime":
         return _load_onnxruntime(path, settings, size)
     return _load_openvino(path, settings, size)
+
+
+def chosen(path: Path, settings: Settings) -> Path:
+    """Of a network's two forms, NAME.onnx and NAME.int8.onnx beside it, that which to `load`.
+
+    "int8" asks for the second. So does "auto" for OpenVINO on an x86-64 CPU, where it was measured
+    to gain.
+    """
+    small = path.with_name(f"{path.stem}.int8.onnx")
+    fast = settings.backend != "onnxruntime" and settings.device == "cpu" and _X86
+    wanted = settings.precision == "int8" or (settings.precision == "auto" and fast)
+    return small if wanted and small.is_file() else path
 
 
 def read_spec(path: Path) -> ModelSpec:
@@ -157,6 +173,7 @@ def _load_openvino(path: Path, settings: Settings, size: Size) -> tuple[Runtime,
     width, height = spec.input
     model.reshape([-1, height, -1 if spec.crop == "picture-height" else width, 3])
     precision = _openvino_precision(core, device, settings.precision)
+    label = _of_file(path, spec, settings.precision, precision)
     options: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": {"float32": "f32", "bf16": "bf16"}[precision],
@@ -171,7 +188,7 @@ def _load_openvino(path: Path, settings: Settings, size: Size) -> tuple[Runtime,
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise DeviceError(f"{path.name}: OpenVINO cannot run it on {device} ({reason})") from error
-    return _OpenVino(compiled, names, _of_file(spec, precision)), spec
+    return _OpenVino(compiled, names, label), spec
 
 
 def _read_openvino(path: Path) -> tuple[Any, ModelSpec]:
@@ -189,14 +206,21 @@ def _openvino_precision(core: Any, device: str, wanted: str) -> str:
     has_bf16 = "BF16" in core.get_property(device, "OPTIMIZATION_CAPABILITIES")
     if wanted == "bf16" and not has_bf16:
         raise DeviceError(f"precision bf16: {device} does not compute in it; use float32 or auto")
-    if wanted == "auto":
+    if wanted in ("auto", "int8"):
         return "bf16" if has_bf16 else "float32"
     return wanted
 
 
-def _of_file(spec: ModelSpec, precision: str) -> str:
+def _of_file(path: Path, spec: ModelSpec, wanted: str, precision: str) -> str:
     """What a network is said to compute in whose unquantised layers use `precision`."""
-    return "int8" if spec.precision == "int8" else precision
+    if spec.precision == "int8":
+        return "int8"
+    if wanted == "int8":
+        raise InputError(
+            f"precision int8: {path.name} is not quantised; humanpose export --precision int8 "
+            f"writes {path.stem}.int8.onnx, which belongs beside it"
+        )
+    return precision
 
 
 class _OnnxRuntime:
@@ -236,4 +260,4 @@ def _load_onnxruntime(path: Path, settings: Settings, size: Size) -> tuple[Runti
     width = session.get_inputs()[0].shape[2]
     if isinstance(width, int) and width != spec.input[0]:
         raise InputError(f"{path.name}: another input size needs the openvino runtime")
-    return _OnnxRuntime(session, _of_file(spec, "float32")), spec
+    return _OnnxRuntime(session, _of_file(path, spec, settings.precision, "float32")), spec

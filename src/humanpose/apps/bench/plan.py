@@ -24,7 +24,7 @@ class Combination:
         person: person weights likewise; "none" = one person who fills the picture.
         size: height of the networks' input as `predict --size` has it; None = their own.
         runtime: "openvino", "onnxruntime", or "torch" for a file that only torch reads.
-        precision: "float32" or "bf16".
+        precision: "float32", "bf16" or "int8".
         threads: of a network call; None on a GPU.
         device: "cpu", or what the runtime offers.
     """

@@ -32,8 +32,8 @@ def bench(
     runtimes: Annotated[
         str, typer.Option(metavar="LIST", help="openvino, onnxruntime.")
     ] = "openvino,onnxruntime",
-    precisions: Annotated[str, typer.Option(metavar="LIST", help="float32, bf16.")] = (
-        "float32,bf16"
+    precisions: Annotated[str, typer.Option(metavar="LIST", help="float32, bf16, int8.")] = (
+        "float32,bf16,int8"
     ),
     threads: Annotated[
         str,

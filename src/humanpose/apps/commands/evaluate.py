@@ -65,7 +65,7 @@ def evaluate(
     ] = None,
     runtime: Annotated[str, typer.Option(help="auto, openvino or onnxruntime.")] = "auto",
     precision: Annotated[
-        str, typer.Option(help="float32 (the reference of every score), bf16 or auto.")
+        str, typer.Option(help="float32 (the reference of every score), bf16, int8 or auto.")
     ] = "float32",
     flip: Annotated[
         bool, typer.Option("--flip", help="Flip test: average with the mirrored crop.")

@@ -23,7 +23,7 @@ def export(
             "--output",
             "-o",
             metavar="FILE",
-            help="The .onnx to write; beside WEIGHTS if not given.",
+            help="The .onnx to write; if not given beside WEIGHTS, INT8 as NAME.int8.onnx.",
         ),
     ] = None,
     check: Annotated[
@@ -68,7 +68,7 @@ def export(
         raise MissingExtraError(error.name or "torch", "train") from error
     from humanpose.files import prepare_output
 
-    output = output or weights.with_suffix(".onnx")
+    output = output or weights.with_suffix(".int8.onnx" if precision == "int8" else ".onnx")
     prepare_output(output, force=force)
     crops = _crops(weights, check) if check else None
     lower = None

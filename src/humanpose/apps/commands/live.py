@@ -32,7 +32,7 @@ def live(
     size: Annotated[
         int | None, typer.Option(help="Height of the pose network's input (CPM's box size).")
     ] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, float32 or bf16.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, float32, bf16 or int8.")] = None,
     runtime: Annotated[str | None, typer.Option(help="auto, openvino or onnxruntime.")] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu, or what the runtime offers: gpu, npu, cuda.")

@@ -8,21 +8,21 @@ import typer
 def models() -> None:
     """List the networks inside the package, with licence and scores."""
     from humanpose.infer import catalog
-    from humanpose.infer.runtime import read_spec
+    from humanpose.infer.runtime import Settings, chosen, read_spec
 
     for name, path in catalog.installed().items():
         spec = read_spec(path)
         size = path.stat().st_size / 1e6
         width, height = spec.input
-        small = ", int8" if spec.precision == "int8" else ""
-        typer.echo(
-            f"{name}: {spec.task}, net {spec.net}, input {width}x{height}{small}, {size:.1f} MB"
-        )
+        typer.echo(f"{name}: {spec.task}, net {spec.net}, input {width}x{height}, {size:.1f} MB")
         typer.echo(f"  trained on: {', '.join(spec.data)}; {spec.recipe}")
         for part, licence in spec.licences.items():
             typer.echo(f"  licence of {part}: {licence}")
+        small = chosen(path, Settings(precision="int8"))
+        in_int8 = read_spec(small).scores if small != path else {}
         for rule, value in spec.scores.items():
-            typer.echo(f"  {rule}: {value:.4f}")
+            also = f", int8 {in_int8[rule]:.4f}" if rule in in_int8 else ""
+            typer.echo(f"  {rule}: {value:.4f}{also}")
 
 
 def info() -> None:
@@ -33,8 +33,9 @@ def info() -> None:
     import platform
 
     from humanpose import __version__
+    from humanpose.api import load_model
     from humanpose.infer import catalog
-    from humanpose.infer.runtime import Settings, cache_folder, load
+    from humanpose.infer.runtime import Settings, cache_folder
 
     typer.echo(
         f"humanpose {__version__}, Python {platform.python_version()}, {platform.platform()}"
@@ -69,8 +70,8 @@ def info() -> None:
             f"pip uninstall -y {' '.join(owners)} && pip install opencv-python-headless"
         )
     typer.echo(f"cache of compiled models: {cache_folder(Settings()) or 'off'}")
-    for name, path in catalog.installed().items():
-        loaded, _ = load(path)
+    for name in catalog.installed():
+        loaded = load_model(name, Settings())[0]
         typer.echo(f"{name}: auto runs it on {loaded.name} in {loaded.precision}")
 
 

@@ -46,7 +46,7 @@ def predict(
         typer.Option(metavar="FILE", help="Hand weights: also find 21 joints of every hand."),
     ] = None,
     runtime: Annotated[str, typer.Option(help="auto, openvino or onnxruntime.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, float32 or bf16.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, float32, bf16 or int8.")] = "auto",
     device: Annotated[
         str, typer.Option(help="cpu, or what the runtime offers: gpu, npu, cuda.")
     ] = "cpu",
