@@ -48,18 +48,7 @@ def figures(
     data: Path, weights: Path, child: MediaPipePose | None, limit: int | None
 ) -> list[Figure]:
     """The rows of everybody; who is not here is a row that says so."""
-    contenders, found = {}, []
-    for label, network, spec in ours.loaded("pose"):
-        contenders[label] = Estimator(network, spec)
-    for label, (file, make) in PEERS.items():
-        try:
-            contenders[label] = make(weights / file)
-        except InputError as error:
-            found.append(Figure(PART, label, note=f"left out, {error}"))
-    if child is None:
-        found.append(Figure(PART, row_name(child), note=f"left out; {HOW}"))
-    else:
-        contenders[row_name(child)] = child
+    everybody, found = contenders(weights, child, PART)
     scored = []
     for folder in SETS:
         try:
@@ -67,10 +56,30 @@ def figures(
         except InputError as error:
             scored.append(Figure(PART, folder, note=f"left out, {error}"))
             continue
-        scored += _on_set(folder, spread(whole, limit), contenders)
+        scored += _on_set(folder, spread(whole, limit), everybody)
         if folder == "mpii_small":
             scored += _published(data, [whole.index(s) for s in spread(whole, limit)])
     return scored + found
+
+
+def contenders(
+    weights: Path, child: MediaPipePose | None, part: str
+) -> tuple[dict[str, Any], list[Figure]]:
+    """Label -> who finds joints in given boxes; and rows of `part` for those who are not here."""
+    here: dict[str, Any] = {}
+    gone = []
+    for label, network, spec in ours.loaded("pose"):
+        here[label] = Estimator(network, spec)
+    for label, (file, make) in PEERS.items():
+        try:
+            here[label] = make(weights / file)
+        except InputError as error:
+            gone.append(Figure(part, label, note=f"left out, {error}"))
+    if child is None:
+        gone.append(Figure(part, row_name(child), note=f"left out; {HOW}"))
+    else:
+        here[row_name(child)] = child
+    return here, gone
 
 
 def _on_set(folder: str, samples: list[Sample], contenders: dict[str, Any]) -> Iterator[Figure]:

@@ -22,6 +22,7 @@ import psutil
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "recipes"))  # mark_people.py, which decodes YOLOX
 
+import conditions  # noqa: E402
 import joints  # noqa: E402
 import people  # noqa: E402
 import speed  # noqa: E402
@@ -31,7 +32,7 @@ from table import Figure, as_csv, markdown  # noqa: E402
 from humanpose.errors import HumanPoseError  # noqa: E402
 from humanpose.files import atomic_write, prepare_output  # noqa: E402
 
-PARTS = ("joints", "people", "speed")
+PARTS = ("joints", "conditions", "people", "speed")
 
 
 def arguments() -> argparse.Namespace:
@@ -72,6 +73,8 @@ def measured(args: argparse.Namespace) -> list[Figure]:
         child = stack.enter_context(MediaPipePose(args.mediapipe)) if args.mediapipe else None
         if "joints" in parts:
             found += joints.figures(args.data, weights, child, args.limit)
+        if "conditions" in parts:
+            found += conditions.figures(args.data, weights, child, args.limit)
         if "people" in parts:
             found += people.figures(args.data, weights, args.limit)
         if "speed" in parts:
