@@ -149,3 +149,24 @@ def test_torchrun_starts_the_processes_too(people, tmp_path):
     assert done.returncode == 0, done.stderr
     one, two = figures(tmp_path / "one"), figures(tmp_path / "two")
     assert max(abs(one["loss"][s] - two["loss"][s]) for s in range(1, 6)) < 1e-5
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's mallopt")
+def test_freed_memory_is_not_fetched_from_the_kernel_again():
+    """Pages that the kernel hands out, of ten times the same 128 MB, before and after."""
+    code = """
+import resource, torch
+from humanpose.train.memory import keep_memory
+def pages():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(32 << 20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+usual = pages()
+print(keep_memory(), usual, (pages(), pages())[1])
+"""
+    call = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    told, usual, kept = call.stdout.split()
+    if told == "False":
+        pytest.skip("no glibc")
+    assert int(kept) * 10 < int(usual)

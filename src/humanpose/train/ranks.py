@@ -15,6 +15,7 @@ from torch import Tensor
 from humanpose.errors import DeviceError
 from humanpose.train.config import Recipe
 from humanpose.train.logs import loggers_of
+from humanpose.train.memory import keep_memory
 
 T = TypeVar("T")
 
@@ -59,6 +60,8 @@ def launch(recipe: Recipe, folder: Path, place: Place = Place()) -> Fabric:
         raise DeviceError(f"--accelerator {place.accelerator}: {str(error).splitlines()[0]}")\
             from error  # fmt: skip
     fabric.launch()
+    if fabric.device.type == "cpu":
+        keep_memory()
     # Every process starts from the same weights; what is drawn later is a function of the sample.
     fabric.seed_everything(recipe.seed, verbose=False)
     if recipe.threads:
