@@ -46,6 +46,7 @@ PARTS = {
     "coco": "COCO image ids divisible by 11",
     "mpii": "official validation persons of MPII",
 }
+WHERE = {"mpii": "mpii=$HUMANPOSE_DATA/mpii_small"}  # of the others their name says it
 DATA = {
     "lspet": "LSPET: Flickr photographs, research use, cite Johnson & Everingham 2011",
     "coco": "COCO: annotations CC BY 4.0, images Flickr, terms per image",
@@ -129,7 +130,9 @@ def card(
         for in_int8 in [small[f"{name} {each.rule}"]]
     ]
     lines += ["", "The commands that print them:", "", "```sh"]
-    lines += [f"humanpose evaluate {spec.name} --data {name}{marks}" for name in scores]
+    lines += [
+        f"humanpose evaluate {spec.name} --data {WHERE.get(name, name)}{marks}" for name in scores
+    ]
     lines += ["```", ""]
     tables = [rows[0] for rows in scores.values() if len(rows[0].joints)]
     if tables:
