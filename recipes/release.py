@@ -1,6 +1,7 @@
-"""Put a trained network into the package: ONNX and INT8 with scores inside, a card, its state.
+r"""Put a trained network into the package: ONNX and INT8 with scores inside, a card, its state.
 
-    python recipes/release.py balanced runs/lite --data lspet --data coco
+    python recipes/release.py balanced runs/mpii_small --data lspet --data coco \
+      --data mpii=$HUMANPOSE_DATA/mpii_small
     python recipes/release.py person runs/person --data coco --data lspet --marks runs/marks.json
 
 Scores the exported float32 network on the whole validation parts, then writes
@@ -68,8 +69,8 @@ def score(path: Path, entries: list[str], marks: str | None) -> dict[str, list[S
     """Scores of an exported network on the validation part of each set."""
     runtime, spec, _ = load_model(path, Settings(precision="float32", cache=""))
     found = {}
-    for name, path in map(data_path, entries):
-        samples = part_of(read(name, path), "validation", name)
+    for name, folder in map(data_path, entries):
+        samples = part_of(read(name, folder), "validation", name)
         if spec.task == "person":
             pictures = pictures_of(samples, read_marks(marks))
             found[name] = person_scores(Detector(runtime, spec), pictures)

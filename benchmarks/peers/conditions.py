@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import joints
 import numpy as np
-from scipy.stats import rankdata
+from scipy.stats import mannwhitneyu
 from table import Figure
 
 from humanpose.apps.data_sets import part_of
@@ -19,7 +19,7 @@ from humanpose.apps.scoring import Rules, Truth, estimated, scores_of
 from humanpose.data.predictions import Matched
 from humanpose.data.readers import read
 from humanpose.errors import InputError
-from humanpose.geometry import overlap
+from humanpose.geometry import iou
 from humanpose.images import load_image
 from humanpose.types import F32, U8, Person, Sample
 
@@ -51,11 +51,7 @@ def is_small(sample: Sample, others: Sequence[Sample]) -> bool:
 
 def is_crowded(sample: Sample, others: Sequence[Sample]) -> bool:
     """Another annotated person's box covers it with IoU 0.3 or more."""
-    for other in others:
-        shared = overlap(sample.box[None], other.box[None])[0, 0]
-        if shared >= 0.3 * (sample.box[2:].prod() + other.box[2:].prod() - shared):
-            return True
-    return False
+    return any(iou(sample.box[None], other.box[None])[0, 0] >= 0.3 for other in others)
 
 
 def is_at_the_edge(sample: Sample, others: Sequence[Sample]) -> bool:
@@ -212,6 +208,5 @@ def _told_apart(found: Matched, present: F32, all_joints: F32) -> float:
     known = np.isfinite(found.certainty)
     there = np.isfinite(present).all(-1) & known
     absent = np.isfinite(all_joints).all(-1) & ~np.isfinite(present).all(-1) & known
-    ranks = rankdata(np.concatenate([found.certainty[there], found.certainty[absent]]))
-    n, m = there.sum(), absent.sum()
-    return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
+    wins = mannwhitneyu(found.certainty[there], found.certainty[absent]).statistic
+    return float(wins / (there.sum() * absent.sum()))

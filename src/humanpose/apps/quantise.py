@@ -205,11 +205,11 @@ def evenly(items: Sequence[T], most: int) -> list[T]:
 def quantised(
     model: onnx.ModelProto, crops: Sequence[U8], *, in_float: float = 0.0
 ) -> onnx.ModelProto:
-    """`model` with int8 weights (one scale a channel) and activations (one scale a tensor).
+    """`model` with int8 weights (one scale a channel) and activations (one a tensor).
 
     By NNCF's post-training quantisation with its correction of biases. Weights are symmetric;
-    activations have a zero of their own: half of a symmetric range would be lost on a HardSwish,
-    whose results begin at -0.375. The last convolution of each output and what follows it stay in
+    activations have a zero of their own: half of a symmetric range would be lost on a SiLU, whose
+    results begin at -0.28. The last convolution of each output and what follows it stay in
     float32.
 
     Args:

@@ -212,7 +212,11 @@ def _openvino_precision(core: Any, device: str, wanted: str) -> str:
 
 
 def _of_file(path: Path, spec: ModelSpec, wanted: str, precision: str) -> str:
-    """What a network is said to compute in whose unquantised layers use `precision`."""
+    """What a network is said to compute in whose unquantised layers use `precision`.
+
+    Raises:
+        InputError: INT8 is wanted of a file that is not quantised.
+    """
     if spec.precision == "int8":
         return "int8"
     if wanted == "int8":
