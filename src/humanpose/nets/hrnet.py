@@ -166,7 +166,8 @@ class HRNet(nn.Module):
         norm: "batch" (official), "group" or "none".
         activation: "relu" (official) or "identity", which makes the net linear.
         init: "official" (every convolution N(0, 0.001)), "kaiming", or "fixup" (Zhang et al. 2019:
-            the last convolution of a residual branch starts at zero, the others scaled down).
+            the last convolution of a residual branch starts at zero, the others scaled down; here
+            also of what one resolution adds to another; the last layer starts near zero).
     """
 
     def __init__(
@@ -267,15 +268,31 @@ def _kaiming(net: nn.Module) -> None:
 @torch.no_grad()
 def _fixup(net: nn.Module) -> None:
     _kaiming(net)
-    blocks = [part for part in net.modules() if isinstance(part, _Residual)]
-    for block in blocks:
-        *inner, last = [part for name, part in block.named_children() if name.startswith("conv")]
-        for part in inner:
-            assert isinstance(part, nn.Conv2d)
-            # m convolutions in a branch, L branches: L ** (-1 / (2 m - 2)).
-            part.weight.mul_(len(blocks) ** (-1 / (2 * len(inner))))
-        assert isinstance(last, nn.Conv2d)
-        last.weight.zero_()
+    depth = sum(isinstance(part, _Residual) for part in net.modules())
+    for part in net.modules():
+        if isinstance(part, _Residual):
+            named = part.named_children()
+            _silenced([conv for name, conv in named if name.startswith("conv")], depth)
+        # Where resolutions meet, a map's own branch is the shortcut and the others are added.
+        elif isinstance(part, Exchange):
+            for routes in part.fuse_layers:
+                assert isinstance(routes, nn.ModuleList)
+                for route in routes:
+                    _silenced([conv for conv in route.modules() if _is_conv(conv)], depth)
+    assert isinstance(net.final_layer, nn.Conv2d)
+    nn.init.normal_(net.final_layer.weight, std=0.001)  # zero would hide what the net is
+
+
+def _silenced(branch: list[nn.Module], depth: int) -> None:
+    """Let a residual branch of these convolutions, one of `depth`, begin at zero."""
+    for i, conv in enumerate(branch, 1):
+        assert isinstance(conv, nn.Conv2d)
+        # m convolutions in a branch, L branches: L ** (-1 / (2 m - 2)).
+        conv.weight.mul_(0.0 if i == len(branch) else depth ** (-1 / (2 * len(branch) - 2)))
+
+
+def _is_conv(part: nn.Module) -> bool:
+    return isinstance(part, nn.Conv2d)
 
 
 _INITIALISE: dict[str, Callable[[nn.Module], None]] = {
