@@ -31,7 +31,7 @@ from torch import nn
 
 from humanpose import nets
 from humanpose.apps.export import Lower, export
-from humanpose.apps.quantise import Examples
+from humanpose.apps.gate import Examples
 from humanpose.checkpoints.store import load_net, save_weights
 from humanpose.infer import runtime
 from humanpose.infer.runtime import Settings

@@ -19,7 +19,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from humanpose import heatmap
-from humanpose.apps.quantise import Examples, Gate, nncf_module, quantised
+from humanpose.apps.gate import Examples, Gate
+from humanpose.apps.quantise import nncf_module, quantised
 from humanpose.checkpoints.store import load_net
 from humanpose.errors import HumanPoseError, InputError
 from humanpose.files import atomic_write

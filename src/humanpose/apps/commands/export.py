@@ -63,7 +63,7 @@ def export(
         raise InputError("--calibrate DATA goes with --precision int8 or bf16, and they with it")
     try:
         from humanpose.apps import export as exporting
-        from humanpose.apps.quantise import Examples
+        from humanpose.apps.gate import Examples
     except ImportError as error:
         raise MissingExtraError(error.name or "torch", "train") from error
     from humanpose.files import prepare_output
