@@ -2,12 +2,14 @@ r"""Put a trained network into the package: ONNX and INT8 with scores inside, a 
 
     python recipes/release.py balanced runs/mpii_small --data lspet --data coco \
       --data mpii=$HUMANPOSE_DATA/mpii_small
-    python recipes/release.py person runs/person --data coco --data lspet --marks runs/marks.json
+    python recipes/release.py person runs/person --data coco --data lspet \
+      --marks runs/marks.json --float32
 
 Scores the exported float32 network on the whole validation parts, then writes
 src/humanpose/weights/NAME.onnx, NAME.int8.onnx (calibrated on the training parts; refused if it
-loses more than a point of any score) and NAME.md, and recipes/state/NAME.safetensors (float16, to
-go on from: `--set start=recipes/state/NAME.safetensors`).
+loses more than a point of any score; left out with --float32) and NAME.md, and
+recipes/state/NAME.safetensors (float16, to go on from:
+`--set start=recipes/state/NAME.safetensors`).
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import onnx
 from humanpose.api import load_model
 from humanpose.apps.data_sets import data_path, part_of, read_marks
 from humanpose.apps.export import Lower, Parity, export
-from humanpose.apps.quantise import Examples
+from humanpose.apps.gate import Examples
 from humanpose.apps.scoring import person_scores, pose_scores
 from humanpose.checkpoints.store import load_tensors, load_weights, save_weights
 from humanpose.data.people import pictures_of
@@ -100,20 +102,20 @@ def describe(path: Path, spec: ModelSpec) -> None:
 def card(
     spec: ModelSpec,
     scores: dict[str, list[Score]],
-    small: dict[str, float],
+    in_int8: dict[str, float],
     parity: list[Parity],
     made: str,
 ) -> str:
     """The model card, Markdown."""
-    sizes = [
-        (catalog.FOLDER / f"{spec.name}{form}.onnx").stat().st_size / 1e6 for form in ("", ".int8")
-    ]
+    path = catalog.FOLDER / f"{spec.name}.onnx"
+    size = f"{path.stat().st_size / 1e6:.2f} MB of ONNX with float16 weights"
+    if in_int8:
+        size += f", {path.with_suffix('.int8.onnx').stat().st_size / 1e6:.2f} MB in INT8"
     marks = " --marks runs/marks.json" if spec.task == "person" else ""
     lines = [
         f"# {spec.name}",
         "",
-        f"A {spec.task} network: `{spec.net}`, input {spec.input[0]}x{spec.input[1]}, "
-        f"{sizes[0]:.2f} MB of ONNX with float16 weights, {sizes[1]:.2f} MB in INT8.",
+        f"A {spec.task} network: `{spec.net}`, input {spec.input[0]}x{spec.input[1]}, {size}.",
         "",
         f"- Recipe: {spec.recipe}; {made}",
         f"- Data: the training parts of {', '.join(spec.data)}",
@@ -121,15 +123,14 @@ def card(
         "",
         f"Scores on the validation parts ({', '.join(PARTS[name] for name in scores)}):",
         "",
-        "| data | rule | float32, % | INT8, % |",
-        "|---|---|---|---|",
+        "| data | rule | float32, % |" + " INT8, % |" * bool(in_int8),
+        "|---|---|---|" + "---|" * bool(in_int8),
     ]
-    lines += [
-        f"| {name} | {each.rule} | {100 * each.value:.1f} | {100 * in_int8:.1f} |"
-        for name, rows in scores.items()
-        for each in rows
-        for in_int8 in [small[f"{name} {each.rule}"]]
-    ]
+    for name, rows in scores.items():
+        for each in rows:
+            lines.append(f"| {name} | {each.rule} | {100 * each.value:.1f} |")
+            if in_int8:
+                lines[-1] += f" {100 * in_int8[f'{name} {each.rule}']:.1f} |"
     lines += ["", "The commands that print them:", "", "```sh"]
     lines += [
         f"humanpose evaluate {spec.name} --data {WHERE.get(name, name)}{marks}" for name in scores
@@ -167,6 +168,7 @@ def main() -> None:
     parser.add_argument("--marks")
     parser.add_argument("--threshold", type=float, help="of a person network")
     parser.add_argument("--input", type=int, help="of a person network: side, if not as trained")
+    parser.add_argument("--float32", action="store_true", help="without an INT8 form")
     parser.add_argument("--note", help="what the recipe does not say of this run")
     args = parser.parse_args()
     state, spec = load_weights(args.run / "best.safetensors")
@@ -187,9 +189,14 @@ def main() -> None:
         scores = score(path, args.data, args.marks)
         spec = replace(spec, scores=flat(scores))
         describe(path, spec)
-        export(weights, small, lower=Lower("int8", Examples.read(args.data)))
-    in_int8 = flat(score(small, args.data, args.marks))
-    describe(small, replace(spec, scores=in_int8, precision="int8"))
+        if args.float32:
+            small.unlink(missing_ok=True)
+        else:
+            export(weights, small, lower=Lower("int8", Examples.read(args.data)))
+    in_int8 = {}
+    if not args.float32:
+        in_int8 = flat(score(small, args.data, args.marks))
+        describe(small, replace(spec, scores=in_int8, precision="int8"))
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"],
         cwd=ROOT,
@@ -203,7 +210,7 @@ def main() -> None:
     halved = {name: tensor.half() for name, tensor in state.items()}
     save_weights(ROOT / "recipes" / "state" / f"{spec.name}.safetensors", halved, spec)
     for rule, value in spec.scores.items():
-        print(f"{rule}: {value:.4f}, int8 {in_int8[rule]:.4f}")
+        print(f"{rule}: {value:.4f}" + (f", int8 {in_int8[rule]:.4f}" if in_int8 else ""))
 
 
 if __name__ == "__main__":

@@ -9,9 +9,11 @@ from PIL import Image
 
 import humanpose
 from humanpose import PoseEstimator
+from humanpose.api import load_model
 from humanpose.errors import InputError
 from humanpose.infer.estimator import Estimator
 from humanpose.infer.looks import Procedure
+from humanpose.infer.runtime import Settings
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +121,14 @@ def test_torch_and_onnx_runtime_agree_with_openvino(estimator, photo, tmp_path):
     other = PoseEstimator(runtime="onnxruntime")
     ours, theirs = estimator(photo).people[0], other(photo).people[0]
     assert np.abs(ours.joints - theirs.joints)[ours.scores > 0.3].max() < 0.5
+
+
+def test_int8_is_of_the_pose_network_and_of_helpers_that_have_it():
+    ran = PoseEstimator(precision="int8", cache="").header("x")["models"]
+    precisions = {each["name"]: each["precision"] for each in ran}
+    assert precisions["balanced"] == "int8" and precisions["person"] in ("float32", "bf16")
+    with pytest.raises(InputError, match=r"person\.onnx is not quantised"):
+        load_model("person", Settings(precision="int8", cache=""))
 
 
 def test_models_swapped_are_refused():

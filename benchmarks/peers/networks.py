@@ -114,7 +114,7 @@ def yolox(path: Path) -> Detector:
     side = mark_people.INPUT
     spec = ModelSpec(
         "yolox-nano", "person", "", {}, COCO17, (side, side),
-        pad=(114, 114, 114), decode="boxes", threshold=0.3,
+        multiple_of=side, pad=(114, 114, 114), decode="boxes", threshold=0.3,
     )  # fmt: skip
     return Detector(_Yolox(path), spec)
 

@@ -90,7 +90,7 @@ class PoseEstimator:
         loaded, spec = self._load(model, settings, size)
         self._detector = None
         if person is not None:
-            finder, found = self._load(person, settings, size)
+            finder, found = self._load(person, settings, size, helper=True)
             self._detector = Detector(finder, found, threshold=person_score, profile=profile)
             if found.decode == "peaks":
                 crop = crop or "picture-height"
@@ -98,7 +98,7 @@ class PoseEstimator:
         self._estimator = Estimator(loaded, spec, procedure, profile)
         self._hands = None
         if hands is not None:
-            hand_net = self._load(hands, settings, None)
+            hand_net = self._load(hands, settings, None, helper=True)
             self._hands = HandFinder(Estimator(*hand_net, profile=profile))
         self._max_people = max_people
 
@@ -204,9 +204,14 @@ class PoseEstimator:
         return boxes[: self._max_people], scores[: self._max_people]
 
     def _load(
-        self, model: str | Path, settings: runtime.Settings, size: int | None
+        self,
+        model: str | Path,
+        settings: runtime.Settings,
+        size: int | None,
+        *,
+        helper: bool = False,
     ) -> tuple[runtime.Runtime, ModelSpec]:
-        loaded, spec, path = load_model(model, settings, size)
+        loaded, spec, path = load_model(model, settings, size, helper=helper)
         self._models.append(
             {
                 "name": spec.name,
@@ -219,7 +224,11 @@ class PoseEstimator:
 
 
 def load_model(
-    model: str | Path, settings: runtime.Settings, size: int | None = None
+    model: str | Path,
+    settings: runtime.Settings,
+    size: int | None = None,
+    *,
+    helper: bool = False,
 ) -> tuple[runtime.Runtime, ModelSpec, Path]:
     """A network by built-in name or file (.onnx; .safetensors with [train]), ready to run.
 
@@ -228,8 +237,12 @@ def load_model(
         settings: where and how to run.
         size: height of the input of a pose network or of CPM's person network, pixels; None =
             the network's own. Other detectors keep theirs.
+        helper: it works beside the network that `settings` are about: "int8" means "auto" where
+            it has no INT8 form.
     """
     path = runtime.chosen(catalog.weights_path(str(model)), settings)
+    if helper and settings.precision == "int8" and not runtime.is_int8(path):
+        settings = dataclasses.replace(settings, precision="auto")
     load = _load_torch if path.suffix == ".safetensors" else runtime.load
     return (*load(path, settings, size), path)
 

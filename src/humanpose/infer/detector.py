@@ -61,7 +61,8 @@ class Detector:
     def _boxes(self, image: U8, threshold: float) -> tuple[F32, F32]:
         """Boxes as our own net gives them, with their sizes."""
         size = (image.shape[1], image.shape[0])
-        crop = crop_of_picture(size, self.spec.input, centre=self.spec.crop_centre)
+        least = fitting(size, self.spec.input, self.spec.multiple_of)
+        crop = crop_of_picture(size, least, centre=self.spec.crop_centre)
         out = self.runtime.run(crop.cut(image, self.spec.pad)[None])
         boxes, scores = read_boxes(out["boxes"][0], threshold)
         boxes = _in_picture(boxes, crop, size)
@@ -83,6 +84,21 @@ class Detector:
         middles, scores = middles[inside], np.clip(scores[inside], 0, 1)
         boxes = np.concatenate([middles - height / 2, np.full_like(middles, height)], axis=1)
         return boxes.astype(np.float32), scores
+
+
+def fitting(picture: tuple[int, int], largest: tuple[int, int], multiple: int) -> tuple[int, int]:
+    """Input (width, height) for a whole `picture`, as large in it as in `largest` but less padded.
+
+    In steps of two multiples: a runtime prepares itself for each shape that comes, so they shall be
+    few.
+    """
+    scale = min(largest[0] / picture[0], largest[1] / picture[1])
+    step = 2 * multiple
+    sides = [
+        most - max(0, most - round(side * scale)) // step * step
+        for side, most in zip(picture, largest, strict=True)
+    ]
+    return (max(multiple, sides[0]), max(multiple, sides[1]))
 
 
 def read_peaks(person: F32, threshold: float) -> tuple[F32, F32]:

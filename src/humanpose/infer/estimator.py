@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from humanpose import heatmap
 from humanpose.errors import InputError
@@ -86,7 +87,7 @@ class Estimator:
                 boxes[i],
                 float(sure[i]),
                 skeleton=self.spec.skeleton,
-                maps=maps[i].astype(np.float16) if keep else None,
+                maps=_halved(maps[i]) if keep else None,
                 cells=cells[i] if keep else None,
             )
             for i in range(len(boxes))
@@ -162,6 +163,12 @@ def read_maps(maps: F32, cells: Sequence[Crop], rule: str) -> tuple[F32, F32]:
     found, scores = heatmap.decode(maps, rule)
     joints = [where.to_picture(points) for where, points in zip(cells, found, strict=True)]
     return np.stack(joints), np.clip(scores, 0, 1)
+
+
+def _halved(maps: F32) -> NDArray[np.float16]:
+    """A network that has not been trained may say more than float16 can hold."""
+    most = np.finfo(np.float16).max
+    return np.clip(maps, -most, most).astype(np.float16)
 
 
 def _checked(boxes: F32) -> F32:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -98,6 +99,11 @@ def chosen(path: Path, settings: Settings) -> Path:
     return small if wanted and small.is_file() else path
 
 
+def is_int8(path: Path) -> bool:
+    """Whether a network's file is its INT8 form."""
+    return path.suffix == ".onnx" and read_spec(path).precision == "int8"
+
+
 def read_spec(path: Path) -> ModelSpec:
     """The description inside an ONNX file, without loading the network to run it."""
     return _read_openvino(path)[1]
@@ -142,20 +148,44 @@ def sized(spec: ModelSpec, size: Size, path: Path) -> ModelSpec:
 
 
 class _OpenVino:
+    """Compiled for the shape of its input when a batch of that shape first comes.
+
+    One picture at a time is the usual case, and a network of fixed shape then takes a tenth to a
+    quarter less than one that takes any batch; several share one that does. So do all widths of a
+    network that sees the whole picture at one height.
+    """
+
     name = "openvino"
 
-    def __init__(self, compiled: Any, names: list[str], precision: str) -> None:
-        self._request = compiled.create_infer_request()
+    def __init__(
+        self,
+        compiled: Callable[[tuple[int, ...]], Any],
+        names: list[str],
+        precision: str,
+        *,
+        any_width: bool,
+    ) -> None:
+        self._compiled = compiled
         self._names = names
         self.precision = precision
+        self._any_width = any_width
+        self._requests: dict[tuple[int, ...], Any] = {}
 
     def run(self, crops: U8) -> dict[str, F32]:
-        self._request.infer([np.ascontiguousarray(crops)], share_inputs=True)
+        request = self.ready(*crops.shape[:3])
+        request.infer([np.ascontiguousarray(crops)], share_inputs=True)
         # Copies: the request's own buffers are overwritten by the next call.
         return {
-            name: np.array(self._request.get_output_tensor(i).data, np.float32)
+            name: np.array(request.get_output_tensor(i).data, np.float32)
             for i, name in enumerate(self._names)
         }
+
+    def ready(self, count: int, height: int, width: int) -> Any:
+        """What runs `count` crops of that size."""
+        shape = (1 if count == 1 else -1, height, -1 if self._any_width else width, 3)
+        if shape not in self._requests:
+            self._requests[shape] = self._compiled(shape).create_infer_request()
+        return self._requests[shape]
 
 
 def _load_openvino(path: Path, settings: Settings, size: Size) -> tuple[Runtime, ModelSpec]:
@@ -170,8 +200,6 @@ def _load_openvino(path: Path, settings: Settings, size: Size) -> tuple[Runtime,
     # Compiling may add the names of tensors it folded into an output: take them before.
     names = [output.get_any_name() for output in model.outputs]
     spec = sized(spec, size, path)
-    width, height = spec.input
-    model.reshape([-1, height, -1 if spec.crop == "picture-height" else width, 3])
     precision = _openvino_precision(core, device, settings.precision)
     label = _of_file(path, spec, settings.precision, precision)
     options: dict[str, Any] = {
@@ -183,12 +211,21 @@ def _load_openvino(path: Path, settings: Settings, size: Size) -> tuple[Runtime,
     folder = cache_folder(settings)
     if folder is not None:
         options["CACHE_DIR"] = str(folder)
-    try:
-        compiled = core.compile_model(model, device, options)
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise DeviceError(f"{path.name}: OpenVINO cannot run it on {device} ({reason})") from error
-    return _OpenVino(compiled, names, label), spec
+
+    def compiled(shape: tuple[int, ...]) -> Any:
+        model.reshape(list(shape))
+        try:
+            return core.compile_model(model, device, options)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise DeviceError(
+                f"{path.name}: OpenVINO cannot run it on {device} ({reason})"
+            ) from error
+
+    loaded = _OpenVino(compiled, names, label, any_width=spec.crop == "picture-height")
+    if spec.crop != "whole":  # whose shape follows the picture
+        loaded.ready(1, spec.input[1], spec.input[0])
+    return loaded, spec
 
 
 def _read_openvino(path: Path) -> tuple[Any, ModelSpec]:

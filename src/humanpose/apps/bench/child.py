@@ -94,7 +94,7 @@ def _loaded(job: dict[str, Any]) -> tuple[Detector | None, Estimator, Settings]:
             torch.set_num_threads(job["threads"])
     detector, crop = None, ""
     if job["person"] != "none":
-        loaded, spec, _ = load_model(job["person"], settings, job["size"])
+        loaded, spec, _ = load_model(job["person"], settings, job["size"], helper=True)
         detector = Detector(Clocked(loaded), spec)
         crop = "picture-height" if spec.decode == "peaks" else ""
     loaded, spec, _ = load_model(job["model"], settings, job["size"])
