@@ -165,9 +165,10 @@ class HRNet(nn.Module):
         joints: maps.
         norm: "batch" (official), "group" or "none".
         activation: "relu" (official) or "identity", which makes the net linear.
-        init: "official" (every convolution N(0, 0.001)), "kaiming", or "fixup" (Zhang et al. 2019:
-            the last convolution of a residual branch starts at zero, the others scaled down; here
-            also of what one resolution adds to another; the last layer starts near zero).
+        init: "official" (every convolution N(0, 0.001)), "kaiming" (but for the last layer, which
+            is as the official one), or "fixup" (that, and as Zhang et al. 2019: the last
+            convolution of a residual branch starts at zero, the others scaled down; here also of
+            what one resolution adds to another).
     """
 
     def __init__(
@@ -263,6 +264,9 @@ def _kaiming(net: nn.Module) -> None:
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
+    # Heat maps are nearly everywhere 0: a net that begins with maps of size 1 unlearns them first.
+    assert isinstance(net.final_layer, nn.Conv2d)
+    nn.init.normal_(net.final_layer.weight, std=0.001)
 
 
 @torch.no_grad()
@@ -279,8 +283,6 @@ def _fixup(net: nn.Module) -> None:
                 assert isinstance(routes, nn.ModuleList)
                 for route in routes:
                     _silenced([conv for conv in route.modules() if _is_conv(conv)], depth)
-    assert isinstance(net.final_layer, nn.Conv2d)
-    nn.init.normal_(net.final_layer.weight, std=0.001)  # zero would hide what the net is
 
 
 def _silenced(branch: list[nn.Module], depth: int) -> None:
