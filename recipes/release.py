@@ -189,14 +189,13 @@ def main() -> None:
         scores = score(path, args.data, args.marks)
         spec = replace(spec, scores=flat(scores))
         describe(path, spec)
+        in_int8 = {}
         if args.float32:
             small.unlink(missing_ok=True)
         else:
             export(weights, small, lower=Lower("int8", Examples.read(args.data)))
-    in_int8 = {}
-    if not args.float32:
-        in_int8 = flat(score(small, args.data, args.marks))
-        describe(small, replace(spec, scores=in_int8, precision="int8"))
+            in_int8 = flat(score(small, args.data, args.marks))
+            describe(small, replace(spec, scores=in_int8, precision="int8"))
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"],
         cwd=ROOT,

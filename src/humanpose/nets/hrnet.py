@@ -265,8 +265,8 @@ def _kaiming(net: nn.Module) -> None:
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
     # Heat maps are nearly everywhere 0: a net that begins with maps of size 1 unlearns them first.
-    assert isinstance(net.final_layer, nn.Conv2d)
-    nn.init.normal_(net.final_layer.weight, std=0.001)
+    assert isinstance(net.final_layer, nn.Module)
+    _official(net.final_layer)
 
 
 @torch.no_grad()
@@ -275,26 +275,21 @@ def _fixup(net: nn.Module) -> None:
     depth = sum(isinstance(part, _Residual) for part in net.modules())
     for part in net.modules():
         if isinstance(part, _Residual):
-            named = part.named_children()
-            _silenced([conv for name, conv in named if name.startswith("conv")], depth)
+            _silence([conv for conv in part.children() if isinstance(conv, nn.Conv2d)], depth)
         # Where resolutions meet, a map's own branch is the shortcut and the others are added.
         elif isinstance(part, Exchange):
             for routes in part.fuse_layers:
                 assert isinstance(routes, nn.ModuleList)
                 for route in routes:
-                    _silenced([conv for conv in route.modules() if _is_conv(conv)], depth)
+                    convs = [conv for conv in route.modules() if isinstance(conv, nn.Conv2d)]
+                    _silence(convs, depth)
 
 
-def _silenced(branch: list[nn.Module], depth: int) -> None:
+def _silence(branch: list[nn.Conv2d], depth: int) -> None:
     """Let a residual branch of these convolutions, one of `depth`, begin at zero."""
     for i, conv in enumerate(branch, 1):
-        assert isinstance(conv, nn.Conv2d)
         # m convolutions in a branch, L branches: L ** (-1 / (2 m - 2)).
         conv.weight.mul_(0.0 if i == len(branch) else depth ** (-1 / (2 * len(branch) - 2)))
-
-
-def _is_conv(part: nn.Module) -> bool:
-    return isinstance(part, nn.Conv2d)
 
 
 _INITIALISE: dict[str, Callable[[nn.Module], None]] = {
