@@ -186,8 +186,10 @@ def test_the_int8_form_beside_a_network_is_found(files, tmp_path, monkeypatch):
         assert runtime.chosen(path, Settings()) == wanted
         assert runtime.chosen(path, Settings(backend="onnxruntime")) == path
         assert runtime.chosen(path, Settings(device="gpu")) == path
-    with pytest.raises(InputError, match=r"lite\.safetensors has to be quantised"):
-        load_model(files["lite"][0], Settings(precision="int8", cache=""))
+    weights = tmp_path / "n.safetensors"  # it has no INT8 form, whatever lies beside it
+    weights.write_bytes(files["lite"][0].read_bytes())
+    found, _, used = load_model(weights, Settings(cache=""))
+    assert (found.name, found.precision, used) == ("torch", "float32", weights)
 
 
 @pytest.mark.parametrize(
@@ -203,6 +205,34 @@ def test_the_int8_form_beside_a_network_is_found(files, tmp_path, monkeypatch):
 def test_wrong_settings_are_named(files, settings, message):
     with pytest.raises((InputError, DeviceError), match=message):
         runtime.load(files["lite"][1], settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (Settings(precision="int8"), r"lite\.safetensors has to be quantised"),
+        (Settings(precision="fp16"), "precision 'fp16' is not one of"),
+        (Settings(backend="onnxruntime"), r"runtime onnxruntime: torch runs lite\.safetensors"),
+        (Settings(device="npu"), r"device 'npu': torch, which runs lite\.safetensors, sees none"),
+    ],
+)
+def test_settings_that_torch_cannot_follow_are_named(files, settings, message):
+    with pytest.raises((InputError, DeviceError), match=message):
+        load_model(files["lite"][0], settings)
+
+
+def test_torch_runs_on_as_many_threads_as_asked(files):
+    before = torch.get_num_threads()
+    try:
+        load_model(files["lite"][0], Settings(threads=1))
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_network_on_a_device_has_its_pixel_rules_there():
+    deployed = TorchRuntime(nets.create("lite", joints=19).to("meta"), POSE).deployed
+    assert {tensor.device.type for tensor in deployed.state_dict().values()} == {"meta"}
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])

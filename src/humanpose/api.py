@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from humanpose import files, results
-from humanpose.errors import InputError
+from humanpose.errors import DeviceError, InputError, MissingExtraError
+from humanpose.geometry import box_of_picture
 from humanpose.images import load_image
 from humanpose.infer import catalog, live, runtime, smooth
 from humanpose.infer.detector import Detector
@@ -198,8 +199,7 @@ class PoseEstimator:
 
     def _boxes(self, image: U8) -> tuple[F32, F32 | None]:
         if self._detector is None:
-            height, width = image.shape[:2]
-            return np.array([[0, 0, width, height]], np.float32), None
+            return box_of_picture(image), None
         boxes, scores = self._detector.detect(image)
         return boxes[: self._max_people], scores[: self._max_people]
 
@@ -258,15 +258,26 @@ def _settings(
 def _load_torch(
     path: Path, settings: runtime.Settings, size: runtime.Size
 ) -> tuple[runtime.Runtime, ModelSpec]:
-    from humanpose.errors import MissingExtraError
-
     try:
+        import torch
+
         from humanpose.checkpoints.store import load_net
         from humanpose.nets.torch_runtime import TorchRuntime
     except ImportError as error:
         raise MissingExtraError("torch", "train") from error
+    runtime.check(settings)
+    if settings.backend != "auto":
+        raise InputError(
+            f"runtime {settings.backend}: torch runs {path.name}; humanpose export makes an ONNX "
+            "file of it"
+        )
     if settings.precision == "int8":
         raise InputError(f"precision int8: {path.name} has to be quantised, by humanpose export")
+    if settings.device != "cpu" and not (settings.device == "cuda" and torch.cuda.is_available()):
+        raise DeviceError(f"device {settings.device!r}: torch, which runs {path.name}, sees none")
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
     net, spec = load_net(path)
     precision = "float32" if settings.precision == "auto" else settings.precision
-    return TorchRuntime(net, spec, precision=precision), runtime.sized(spec, size, path)
+    loaded = TorchRuntime(net.to(settings.device), spec, precision=precision)
+    return loaded, runtime.sized(spec, size, path)

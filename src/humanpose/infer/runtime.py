@@ -78,21 +78,28 @@ def load(
     """
     if not path.is_file():
         raise InputError(f"{path}: no such model file")
+    check(settings)
+    if settings.backend == "onnxruntime":
+        return _load_onnxruntime(path, settings, size)
+    return _load_openvino(path, settings, size)
+
+
+def check(settings: Settings) -> None:
+    """Raise an InputError if the back-end or the precision is none that there is."""
     if settings.backend not in BACKENDS:
         raise InputError(f"runtime {settings.backend!r} is not one of {', '.join(BACKENDS)}")
     if settings.precision not in PRECISIONS:
         raise InputError(f"precision {settings.precision!r} is not one of {', '.join(PRECISIONS)}")
-    if settings.backend == "onnxruntime":
-        return _load_onnxruntime(path, settings, size)
-    return _load_openvino(path, settings, size)
 
 
 def chosen(path: Path, settings: Settings) -> Path:
     """Of a network's two forms, NAME.onnx and NAME.int8.onnx beside it, that which to `load`.
 
     "int8" asks for the second. So does "auto" for OpenVINO on an x86-64 CPU, where it was measured
-    to gain.
+    to gain. Of another file than NAME.onnx there is one form only: itself.
     """
+    if path.suffix != ".onnx":
+        return path
     small = path.with_name(f"{path.stem}.int8.onnx")
     fast = settings.backend != "onnxruntime" and settings.device == "cpu" and _X86
     wanted = settings.precision == "int8" or (settings.precision == "auto" and fast)
@@ -213,8 +220,8 @@ def _load_openvino(path: Path, settings: Settings, size: Size) -> tuple[Runtime,
         options["CACHE_DIR"] = str(folder)
 
     def compiled(shape: tuple[int, ...]) -> Any:
-        model.reshape(list(shape))
         try:
+            model.reshape(list(shape))
             return core.compile_model(model, device, options)
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]

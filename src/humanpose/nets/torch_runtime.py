@@ -63,7 +63,10 @@ def stage_names(net: nn.Module, spec: ModelSpec) -> tuple[str, ...]:
 
 
 class TorchRuntime:
-    """`infer.runtime.Runtime` over a torch network; float32 unless `precision` is "bf16"."""
+    """`infer.runtime.Runtime` over a torch network, on the device where `net` lies.
+
+    It computes in float32 unless `precision` is "bf16".
+    """
 
     def __init__(
         self,
@@ -73,16 +76,16 @@ class TorchRuntime:
         precision: str = "float32",
         stages: bool = False,
     ) -> None:
-        self.deployed = Deployed(net, spec, stages=stages).eval()
+        self._device = next(net.parameters()).device
+        self.deployed = Deployed(net, spec, stages=stages).eval().to(self._device)
         self.precision = precision
         self.name = "torch"
 
     @torch.inference_mode()
     def run(self, crops: U8) -> dict[str, F32]:
         """Outputs of RGB crops (N, H, W, 3) uint8."""
-        device = next(self.deployed.parameters()).device
-        image = torch.from_numpy(np.ascontiguousarray(crops)).to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        image = torch.from_numpy(np.ascontiguousarray(crops)).to(self._device)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             found = self.deployed(image)
         arrays: list[NDArray[np.float32]] = [out.float().cpu().numpy() for out in found]
         return dict(zip(self.deployed.names, arrays, strict=True))
