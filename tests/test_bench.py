@@ -214,14 +214,14 @@ def test_both_back_ends_compute_the_same_chain(kernel, tmp_path):
 def _round(scale: float, people=(0, 0, 0, 1, 2), start: float = 1.0) -> dict:
     """A round of frames whose detector takes 10 ms, a person 20, and the rest 5."""
     frames = [(n, scale * (15 + 20 * n), scale * 10, scale * 20 * n) for n in people]
-    network = {"input": [192, 256], "gmac": 0.3, "rate": 2e9 / scale}
+    network = {"input": [192, 256], "gmac": 0.3, "rate": 2e9 / scale, "precision": "int8"}
+    network |= {"peak": 8e9 / scale}
+    person = network | {"input": [320, 320], "precision": "float32", "peak": 4e9 / scale}
     return {
         "frames": frames,
         "start": start,
         "memory": 2**28,
-        "precision": "float32",
-        "networks": {"pose": network, "person": network | {"input": [320, 320]}},
-        "peak": 8e9 / scale,
+        "networks": {"pose": network, "person": person},
     }
 
 
@@ -242,9 +242,18 @@ def test_every_column_is_about_the_same_frames():
 def test_a_share_of_the_peak_is_taken_within_a_round():
     """What slows the machine for a while slows the network and the peak alike."""
     row = runs.summary(THIS, [_round(1.0), _round(9.0), _round(2.0)])
-    assert row.pose_share == row.person_share == pytest.approx(0.25)
-    nothing = [_round(1.0) | {"peak": None}]
-    assert math.isnan(runs.summary(THIS, nothing).pose_share)
+    assert row.pose_share == pytest.approx(0.25)
+    nothing = _round(1.0)
+    nothing["networks"]["pose"]["peak"] = None
+    assert math.isnan(runs.summary(THIS, [nothing]).pose_share)
+
+
+def test_each_network_is_held_against_the_peak_of_its_own_precision():
+    row = runs.summary(replace(THIS, precision="int8"), [_round(1.0)])
+    assert (row.pose_peak, row.person_peak) == (8, 4)
+    assert (row.pose_share, row.person_share) == pytest.approx((0.25, 0.5))
+    (line,) = list(report.markdown([row], []))[2:]
+    assert "| int8, person float32 |" in line and "| 50%, 25% |" in line
 
 
 def test_a_network_alone_has_no_detector_to_tell_of():

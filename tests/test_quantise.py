@@ -15,8 +15,9 @@ from onnx import numpy_helper
 from humanpose import nets
 from humanpose.api import PoseEstimator
 from humanpose.apps import gate
+from humanpose.apps.data_sets import evenly
 from humanpose.apps.export import Lower, _traced, export
-from humanpose.apps.gate import Examples, evenly
+from humanpose.apps.gate import Examples
 from humanpose.apps.quantise import _in_parts, nncf_module, quantised
 from humanpose.checkpoints.store import load_net, save_weights
 from humanpose.errors import MissingExtraError
@@ -166,7 +167,17 @@ def test_depthwise_inputs_have_a_range_a_channel_and_a_tail_stays_in_float32():
 
 def test_crops_are_spread_evenly():
     assert evenly(range(10), 5) == [0, 2, 4, 6, 8]
-    assert evenly(range(3), 5) == [0, 1, 2]
+    assert evenly(range(3), 5) == evenly(range(3), None) == [0, 1, 2]
+
+
+def test_a_score_that_is_no_number_is_the_largest_loss():
+    judge = gate.Gate.__new__(gate.Gate)
+    judge.before = {"one": 0.9, "other": 0.8}
+    lines = []
+    lost, line = judge.loss({"one": 0.5, "other": float("nan")}, "int8", lines.append)
+    assert np.isnan(lost) and line.startswith("other") and len(lines) == 2
+    lost, line = judge.loss({"one": 0.5, "other": 0.9}, "int8", lines.append)
+    assert lost == pytest.approx(40) and line.startswith("one")
 
 
 def test_a_missing_quantiser_names_its_extra(monkeypatch):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from humanpose.types import F32, F64, Crop
+from humanpose.types import F32, F64, U8, Crop
 
 
 def box_of_joints(joints: F32, *, margin: float = 0.0) -> F32:
@@ -29,6 +29,12 @@ def box_of_joints(joints: F32, *, margin: float = 0.0) -> F32:
     low, extent = np.where(anybody, low, np.nan), np.where(anybody, extent, np.nan)
     grow = margin * extent.max(-1, keepdims=True)
     return np.concatenate([low - grow, extent + 2 * grow], axis=-1).astype(np.float32)
+
+
+def box_of_picture(image: U8) -> F32:
+    """(1, 4) the box of a whole picture (H, W, 3)."""
+    height, width = image.shape[:2]
+    return np.array([[0, 0, width, height]], np.float32)
 
 
 def crop_of_box(

@@ -6,11 +6,13 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from humanpose.data.pack import is_pack, read_pack
 from humanpose.errors import FormatError, InputError
 from humanpose.types import Sample
 
+T = TypeVar("T")
 Marks = dict[str, list[list[float]]]
 
 
@@ -52,6 +54,13 @@ def each_set(entry: str) -> list[str]:
     if name != "pack":
         return [entry]
     return [f"{each}={path}" for each in sorted({s.origin[0] for s in read_pack(path)})]
+
+
+def evenly(items: Sequence[T], most: int | None) -> list[T]:
+    """At most so many of `items`, evenly spread, in their order; None = all."""
+    if most is None or len(items) <= most:
+        return list(items)
+    return [items[i * len(items) // most] for i in range(most)]
 
 
 def part_of(samples: Sequence[Sample], split: str, name: str) -> list[Sample]:

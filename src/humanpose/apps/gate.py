@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from humanpose import heatmap
-from humanpose.apps.data_sets import data_path, part_of
+from humanpose.apps.data_sets import data_path, evenly, part_of
 from humanpose.apps.scoring import person_scores, pose_scores
 from humanpose.data.people import pictures_of
 from humanpose.data.readers import READERS, read
 from humanpose.errors import InputError
+from humanpose.geometry import box_of_picture
 from humanpose.images import load_image
 from humanpose.infer.detector import Detector
 from humanpose.infer.estimator import Estimator
@@ -23,8 +24,6 @@ from humanpose.infer.runtime import Runtime
 from humanpose.media.sources import expand
 from humanpose.spec import ModelSpec
 from humanpose.types import F32, U8, Sample
-
-T = TypeVar("T")
 
 # Crops to calibrate on; more change the ranges of activations by less than the noise of a score.
 _CALIBRATION = 300
@@ -109,7 +108,8 @@ class Gate:
             line = f"{rule}: float32 {100 * was:.2f}, {label} {100 * after[rule]:.2f}"
             show(line)
             losses.append((100 * (was - after[rule]), line))
-        return max(losses)
+        # A loss that is no number is the largest: max alone would pass over it.
+        return max(losses, key=lambda each: math.inf if math.isnan(each[0]) else each[0])
 
     def scores(self, other: Runtime) -> dict[str, float]:
         """Rule -> score in [0, 1] of `other`."""
@@ -134,8 +134,7 @@ class Gate:
             if self._spec.task == "person":
                 Detector(runtime, self._spec).detect(image)
             else:
-                box = np.array([[0, 0, image.shape[1], image.shape[0]]], np.float32)
-                Estimator(runtime, self._spec).estimate(image, box)
+                Estimator(runtime, self._spec).estimate(image, box_of_picture(image))
 
     def _views(self, reference: Runtime, paths: Sequence[Path]) -> list[_View]:
         """Whole pictures as crops, and where the reference sees something in them."""
@@ -183,10 +182,3 @@ class _Recorder:
 
 def _paths(samples: Sequence[Sample]) -> list[Path]:
     return sorted({sample.picture for sample in samples})
-
-
-def evenly(items: Sequence[T], most: int) -> list[T]:
-    """At most so many of `items`, evenly spread, in their order."""
-    if len(items) <= most:
-        return list(items)
-    return [items[i * len(items) // most] for i in range(most)]

@@ -12,7 +12,7 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from humanpose import nets
-from humanpose.apps.data_sets import Marks, data_path, read_marks, resolved
+from humanpose.apps.data_sets import Marks, data_path, evenly, read_marks, resolved
 from humanpose.apps.scoring import Rules, Truth, estimated, person_scores, scores_of
 from humanpose.apps.specs import person_spec, reference_spec
 from humanpose.apps.training_sheet import sheet
@@ -171,15 +171,7 @@ def training_parts(recipe: Recipe, sets: dict[str, list[Sample]]) -> dict[str, l
     parts = {name: [s for s in sets[name] if s.split == "train"] for name in sets}
     if not any(parts.values()):
         raise InputError("the data sets of the recipe have no training part")
-    if recipe.persons is None:
-        return parts
-    spread = {
-        name: np.linspace(0, len(part), recipe.persons, False) for name, part in parts.items()
-    }
-    return {
-        name: [part[int(i)] for i in spread[name]] if len(part) > recipe.persons else part
-        for name, part in parts.items()
-    }
+    return {name: evenly(part, recipe.persons) for name, part in parts.items()}
 
 
 def repeated(parts: dict[str, list[T]], recipe: Recipe) -> list[T]:

@@ -227,15 +227,6 @@ class Live:
             self._fresh = self._asked = False
             return self.frame
 
-    def _hand_out(self, result: Frame | Exception) -> None:
-        with self._changed:
-            followers = list(self._followers)
-        for follower in followers:
-            if isinstance(result, Exception):
-                follower.end(result)
-            else:
-                follower.put(result)
-
 
 class _Rate:
     """Counts events, and those per second of late."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from humanpose.errors import InputError
-from humanpose.geometry import box_of_joints, iou, similarity
+from humanpose.geometry import box_of_joints, box_of_picture, iou, similarity
 from humanpose.infer import smooth
 from humanpose.infer.detector import Detector
 from humanpose.infer.estimator import Estimator
@@ -318,9 +318,8 @@ class Follower:
         return replace(frame, people=people)
 
     def _boxes(self, image: U8, time: float) -> tuple[F32, F32]:
-        height, width = image.shape[:2]
         if self._detector is None:
-            return np.array([[0, 0, width, height]], np.float32), np.ones(1, np.float32)
+            return box_of_picture(image), np.ones(1, np.float32)
         boxes, scores = self._detector.detect(image, self._detector.threshold / 2)
         sure = scores >= self._detector.threshold
         expected = [p.box for p in self._tracker.expected(time)]

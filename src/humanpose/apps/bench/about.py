@@ -21,7 +21,7 @@ def lines(protocol: Protocol) -> list[str]:
     found = [
         f"humanpose {__version__} on {processor()}, {own} physical cores, {platform.system()}; "
         + ", ".join(versions()),
-        f"The first {protocol.frames} frames of {what}, one after another; medians over "
+        f"At most the first {protocol.frames} frames of {what}, one after another; medians over "
         f"{protocol.rounds} round{'s' if protocol.rounds > 1 else ''}, in which all combinations "
         "took turns, each in a process of its own. Times: median / 95th percentile over all "
         "frames; a frame without people has a pose of 0 ms. Full: reading, detector, pose, "

@@ -44,40 +44,39 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     Returns:
         `frames`: of each its number of people and the ms of the whole, the detector, the pose;
         `start`: seconds from the first import to the first result; `memory`: bytes, or None;
-        `networks`: of "pose" and "person" input, GMAC of one input and multiply-accumulates a
-        second; `peak`: the machine's, or None and `no_peak` why; `precision`: what was computed in.
+        `networks`: of "pose" and "person" input, GMAC of one input, multiply-accumulates a
+        second, `precision` that was computed in, and the machine's `peak` in it (None = unknown).
 
     Raises:
         HumanPoseError: if it cannot run.
     """
     start = time.perf_counter()
+    from humanpose.geometry import box_of_picture
+
     detector, estimator, settings = _loaded(job)
     loading = time.perf_counter() - start
     first = next(iter(frames_of(job["source"], 1)))
     start = time.perf_counter()
     boxes, _ = _boxes(detector, first, made_up=not job["source"])
-    estimator.estimate(first.image, boxes if len(boxes) else _whole(first))
+    whole = box_of_picture(first.image)
+    estimator.estimate(first.image, boxes if len(boxes) else whole)
     loading += time.perf_counter() - start
+    # A network may be compiled anew for several people: not while a frame is timed.
+    estimator.estimate(first.image, whole.repeat(2, axis=0))
     times = list(_times(job, detector, estimator))
-    networks = {"pose": estimator.runtime}
+    memory = peak_memory()  # before the peaks are measured, which need some of their own
+    networks = {"pose": _work(estimator.runtime, job["model"])}
     if detector is not None:
-        networks["person"] = detector.runtime
-    result: dict[str, Any] = {
-        "frames": times,
-        "start": loading,
-        "memory": peak_memory(),
-        "precision": estimator.runtime.precision,
-        "networks": {
-            task: _work(net, job[{"pose": "model"}.get(task, task)])
-            for task, net in networks.items()
-        },
-    }
-    return result | _peak(job, settings, result["precision"])
+        networks["person"] = _work(detector.runtime, job["person"])
+    kinds = {net["precision"] for net in networks.values()}
+    peaks = {precision: _peak(job, settings, precision) for precision in kinds}
+    for net in networks.values():
+        net["peak"] = peaks[net["precision"]]
+    return {"frames": times, "start": loading, "memory": memory, "networks": networks}
 
 
 def _loaded(job: dict[str, Any]) -> tuple[Detector | None, Estimator, Settings]:
     from humanpose.api import load_model
-    from humanpose.errors import DeviceError
     from humanpose.infer.detector import Detector
     from humanpose.infer.estimator import Estimator
     from humanpose.infer.looks import Procedure
@@ -85,13 +84,6 @@ def _loaded(job: dict[str, Any]) -> tuple[Detector | None, Estimator, Settings]:
 
     backend = "auto" if job["runtime"] == "torch" else job["runtime"]
     settings = Settings(backend, job["precision"], job["device"], job["threads"], job["cache"])
-    if job["runtime"] == "torch":
-        if job["device"] != "cpu":
-            raise DeviceError("a .safetensors file runs on the CPU here; see humanpose export")
-        if job["threads"]:
-            import torch
-
-            torch.set_num_threads(job["threads"])
     detector, crop = None, ""
     if job["person"] != "none":
         loaded, spec, _ = load_model(job["person"], settings, job["size"], helper=True)
@@ -148,19 +140,14 @@ def _noise() -> U8:
     return np.asarray(cv2.resize(coarse, (640, 480), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
-def _whole(frame: Frame) -> F32:
-    import numpy as np
-
-    height, width = frame.image.shape[:2]
-    return np.array([[0, 0, width, height]], np.float32)
-
-
 def _boxes(detector: Detector | None, frame: Frame, *, made_up: bool) -> tuple[F32, F32 | None]:
     """What the detector finds; the whole picture without one, and in a picture without people."""
+    from humanpose.geometry import box_of_picture
+
     if detector is None:
-        return _whole(frame), None
+        return box_of_picture(frame.image), None
     found = detector.detect(frame.image)
-    return (_whole(frame), None) if made_up else found
+    return (box_of_picture(frame.image), None) if made_up else found
 
 
 def _times(
@@ -175,8 +162,9 @@ def _times(
     from humanpose.views import Look
 
     look, made_up = Look(), not job["source"]
+    frames = frames_of(job["source"], job["frames"])
     start = time.perf_counter()
-    for frame in frames_of(job["source"], job["frames"]):
+    for frame in frames:
         read = time.perf_counter()
         boxes, scores = _boxes(detector, frame, made_up=made_up)
         found = time.perf_counter()
@@ -191,7 +179,7 @@ def _times(
 
 
 def _work(runtime: Runtime, model: str) -> dict[str, Any]:
-    """Input (w, h), GMAC of one, and the median rate of the calls, the first of all left out."""
+    """Input (w, h), GMAC of one, precision, and the median rate of all calls but the first."""
     from statistics import median
 
     from humanpose.apps.bench.multiplies import multiplies
@@ -203,19 +191,29 @@ def _work(runtime: Runtime, model: str) -> dict[str, Any]:
     each = multiplies(weights_path(model), (width, height))
     same = [(shape, seconds) for shape, seconds in calls if shape[1:3] == (height, width)]
     rate = median(shape[0] * each / seconds for shape, seconds in same)
-    return {"input": [width, height], "gmac": each / 1e9, "rate": rate}
+    return {
+        "input": [width, height],
+        "gmac": each / 1e9,
+        "rate": rate,
+        "precision": runtime.precision,
+    }
 
 
-def _peak(job: dict[str, Any], settings: Settings, precision: str) -> dict[str, Any]:
+def _peak(job: dict[str, Any], settings: Settings, precision: str) -> float | None:
+    """The machine's, of networks that compute in `precision`; None where it cannot be measured."""
+    from dataclasses import replace
+
     from humanpose.apps.bench.peak import peak, torch_peak
     from humanpose.errors import HumanPoseError
 
     try:
         if job["runtime"] == "torch":
-            return {"peak": torch_peak(precision)}
-        return {"peak": peak(Path(job["folder"]), settings, int8=precision == "int8")}
-    except HumanPoseError as error:
-        return {"peak": None, "no_peak": str(error)}
+            return torch_peak(precision)
+        if precision == "int8":
+            return peak(Path(job["folder"]), settings, int8=True)
+        return peak(Path(job["folder"]), replace(settings, precision=precision), int8=False)
+    except HumanPoseError:
+        return None
 
 
 def peak_memory() -> int | None:

@@ -30,7 +30,7 @@ _COLUMNS = {
     **{f"pose_{people}": f"pose_{people}_ms" for people in ("1", "more")},
     **{f"full{end}": f"full{end}_ms" for end in ("", "_p95", "_low", "_high")},
     "rate": "frames_per_s",
-    "peak": "peak_gmac_per_s",
+    **{f"{task}_peak": f"{task}_peak_gmac_per_s" for task in ("pose", "person")},
     "memory": "memory_mib",
     "cold": "start_cold_s",
     "warm": "start_warm_s",
@@ -157,8 +157,11 @@ def markdown(rows: Sequence[Row], data: Sequence[str]) -> Iterator[str]:
 
 
 def _precision(row: Row) -> str:
+    """What was asked for, and what the pose and the person network compute in if not in that."""
     own = row.of.precision
-    return own if row.computed in ("", own) else f"{row.computed}, rest {own}"
+    text = own if row.pose_precision in ("", own) else f"{row.pose_precision}, rest {own}"
+    differs = row.person_precision not in ("", row.pose_precision)
+    return f"{text}, person {row.person_precision}" if differs else text
 
 
 def _number(value: float, digits: int) -> str:

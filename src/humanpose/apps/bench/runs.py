@@ -39,11 +39,11 @@ class Row:
         pose_1, pose_more: the pose over the frames with one person, and with more.
         full_low, full_high: the fastest and the slowest round's median.
         rate: frames a second.
-        computed: precision that the runtime computed in.
+        pose_precision, person_precision: what was computed in.
         pose_input, person_input: "WxH".
         pose_gmac, person_gmac: multiply-accumulates of one input, 1e9.
+        pose_peak, person_peak: the machine's in that precision, 1e9 multiply-accumulates a second.
         pose_share, person_share: of the peak, in the same process, median over the rounds.
-        peak: 1e9 multiply-accumulates a second.
         memory: most memory of the process, MiB.
         cold, warm: seconds from the first import to the first result, with an empty cache of
             compiled models and with a filled one.
@@ -66,14 +66,16 @@ class Row:
     full_low: float = _NOTHING
     full_high: float = _NOTHING
     rate: float = _NOTHING
-    computed: str = ""
+    pose_precision: str = ""
+    person_precision: str = ""
     pose_input: str = ""
     person_input: str = ""
     pose_gmac: float = _NOTHING
     person_gmac: float = _NOTHING
+    pose_peak: float = _NOTHING
+    person_peak: float = _NOTHING
     pose_share: float = _NOTHING
     person_share: float = _NOTHING
-    peak: float = _NOTHING
     memory: float = _NOTHING
     cold: float = _NOTHING
     warm: float = _NOTHING
@@ -153,15 +155,19 @@ def summary(each: Combination, rounds: Sequence[dict[str, Any]]) -> Row:
     times = np.array([[frame[1:] for frame in result["frames"]] for result in rounds])
     full, detector, pose = np.moveaxis(times, -1, 0)  # each (rounds, frames)
     medians = np.median(full, axis=1)
-    nets = {task: [r["networks"].get(task) for r in rounds] for task in ("pose", "person")}
     facts: dict[str, Any] = {}
-    peaks = [_NOTHING if r["peak"] is None else r["peak"] for r in rounds]
-    for task, found in nets.items():
-        if found[0] is not None:
-            facts[f"{task}_input"] = "x".join(map(str, found[0]["input"]))
-            facts[f"{task}_gmac"] = found[0]["gmac"]
-            shares = [net["rate"] / peak for net, peak in zip(found, peaks, strict=True)]
-            facts[f"{task}_share"] = _median(shares)
+    for task in rounds[0]["networks"]:
+        nets = [result["networks"][task] for result in rounds]
+        peaks = [net["peak"] or _NOTHING for net in nets]
+        facts |= {
+            f"{task}_input": "x".join(map(str, nets[0]["input"])),
+            f"{task}_gmac": nets[0]["gmac"],
+            f"{task}_precision": nets[0]["precision"],
+            f"{task}_peak": _median(peaks) / 1e9,
+            f"{task}_share": _median(
+                net["rate"] / peak for net, peak in zip(nets, peaks, strict=True)
+            ),
+        }
     if each.person != "none":
         facts |= {"detector": _middle(detector), "detector_p95": _late(detector)}
     return Row(
@@ -178,8 +184,6 @@ def summary(each: Combination, rounds: Sequence[dict[str, Any]]) -> Row:
         full_low=float(medians.min()),
         full_high=float(medians.max()),
         rate=_median(1e3 / full.mean(axis=1)),
-        computed=rounds[0]["precision"],
-        peak=_median(peaks) / 1e9,
         memory=_median([(r["memory"] or _NOTHING) / 2**20 for r in rounds]),
         cold=rounds[0]["start"],
         warm=_median([r["start"] for r in rounds[1:]]),
