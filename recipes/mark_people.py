@@ -43,8 +43,8 @@ def grid() -> tuple[F32, F32]:
     return np.concatenate(cells).astype(np.float32), np.concatenate(strides).astype(np.float32)
 
 
-def find_people(model: ov.CompiledModel, image: U8) -> F32:
-    """(N, 5) x, y, width, height, score of the people in an RGB picture."""
+def find_people(model: ov.CompiledModel, image: U8, least: float = LEAST_SCORE) -> F32:
+    """(N, 5) x, y, width, height, score above `least` of the people in an RGB picture."""
     scale = INPUT / max(image.shape[:2])
     small = cv2.resize(image, None, fx=scale, fy=scale)
     canvas = np.full((INPUT, INPUT, 3), 114, np.uint8)
@@ -55,8 +55,8 @@ def find_people(model: ov.CompiledModel, image: U8) -> F32:
     scores = out[:, 4] * out[:, 5 + PERSON]
     middle = (out[:, :2] + cells) * strides
     sides = np.exp(out[:, 2:4]) * strides
-    boxes = np.concatenate([middle - sides / 2, sides], axis=1)[scores > LEAST_SCORE] / scale
-    scores = scores[scores > LEAST_SCORE]
+    boxes = np.concatenate([middle - sides / 2, sides], axis=1)[scores > least] / scale
+    scores = scores[scores > least]
     kept = suppress(boxes, scores, threshold=0.6)
     return np.concatenate([boxes, scores[:, None]], axis=1)[kept].astype(np.float32)
 

@@ -3,7 +3,7 @@ r"""Put a trained network into the package: ONNX and INT8 with scores inside, a 
     python recipes/release.py balanced runs/mpii_small --data lspet --data coco \
       --data mpii=$HUMANPOSE_DATA/mpii_small
     python recipes/release.py person runs/person --data coco --data lspet \
-      --marks runs/marks.json --float32
+      --marks runs/marks.json --threshold 0.14 --float32
 
 Scores the exported float32 network on the whole validation parts, then writes
 src/humanpose/weights/NAME.onnx, NAME.int8.onnx (calibrated on the training parts; refused if it
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import tempfile
 from dataclasses import replace
@@ -180,22 +181,26 @@ def main() -> None:
         spec = replace(spec, threshold=args.threshold)
     if args.input is not None:
         spec = replace(spec, input=(args.input, args.input))
-    path = catalog.FOLDER / f"{args.name}.onnx"
-    small = path.with_suffix(".int8.onnx")
+    # Both forms are made aside: a refused INT8 form must not lie beside a new network.
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "w.safetensors"
+        path = Path(folder) / f"{args.name}.onnx"
+        small = path.with_suffix(".int8.onnx")
         save_weights(weights, state, spec)
         parity = export(weights, path)
         scores = score(path, args.data, args.marks)
         spec = replace(spec, scores=flat(scores))
         describe(path, spec)
         in_int8 = {}
-        if args.float32:
-            small.unlink(missing_ok=True)
-        else:
+        if not args.float32:
             export(weights, small, lower=Lower("int8", Examples.read(args.data)))
             in_int8 = flat(score(small, args.data, args.marks))
             describe(small, replace(spec, scores=in_int8, precision="int8"))
+        for made_aside in (path, small):
+            there = catalog.FOLDER / made_aside.name
+            there.unlink(missing_ok=True)
+            if made_aside.exists():
+                shutil.move(made_aside, there)
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"],
         cwd=ROOT,
@@ -204,7 +209,7 @@ def main() -> None:
         check=True,
     ).stdout.strip()
     made = f"{progress['step']} steps at commit {commit}"
-    with atomic_write(path.with_suffix(".md")) as file:
+    with atomic_write(catalog.FOLDER / f"{spec.name}.md") as file:
         file.write(card(spec, scores, in_int8, parity, made).encode())
     halved = {name: tensor.half() for name, tensor in state.items()}
     save_weights(ROOT / "recipes" / "state" / f"{spec.name}.safetensors", halved, spec)

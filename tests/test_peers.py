@@ -9,7 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from humanpose.apps.scoring import Truth
+from humanpose.data.predictions import Matched
 from humanpose.errors import InputError
+from humanpose.metrics.pck import LIMB_JOINTS
+from humanpose.skeleton import LSP14
+from humanpose.types import Sample
 
 ROOT = Path(__file__).resolve().parent.parent
 # MediaPipe as far as the child process uses it: all landmarks lie on the brightest pixel's middle.
@@ -92,7 +97,7 @@ def test_what_yolox_finds_passes_through_the_detector_unchanged(monkeypatch):
     # The picture of 832 x 416 fills the middle 208 rows of YOLOX's 416 x 416, at half its size.
     inside = np.array([[100.3, 150.2, 40.5, 90.1, 0.9], [300, 120, 60, 150, 0.1]], np.float32)
     monkeypatch.setattr(networks, "compiled", lambda path: None)
-    monkeypatch.setattr(mark_people, "find_people", lambda model, image: inside)
+    monkeypatch.setattr(mark_people, "find_people", lambda model, image, least: inside)
     detector = networks.yolox(Path("any.onnx"))
     picture = np.zeros((416, 832, 3), np.uint8)
     assert len(detector.detect(picture)[0]) == 1  # its threshold is 0.3
@@ -104,6 +109,27 @@ def test_what_yolox_finds_passes_through_the_detector_unchanged(monkeypatch):
     np.testing.assert_allclose(found, expected, atol=1.01)  # crops turn about w/2: up to a pixel
     np.testing.assert_allclose(boxes[:, 2:], 2 * inside[:, 2:4], atol=1e-3)
     np.testing.assert_allclose(scores, [0.9, 0.1], atol=1e-6)
+
+
+def test_joints_above_a_cut_are_scored_though_the_hip_lies_below():
+    from conditions import _inside, _pck
+
+    joints = np.zeros((2, 14, 2), np.float32)
+    joints[:, :, 1] = np.linspace(90, 10, 14)  # ankles first, head last
+    index = {name: i for i, name in enumerate(LSP14.joints)}
+    box, seen = np.array([0, 0, 50, 100], np.float32), np.full(14, 2, np.uint8)
+    people = [
+        Sample(Path("p.jpg"), each, seen, box, 1.0, "validation", ("lspet", "1"), LSP14)
+        for each in joints
+    ]
+    whole, inside = Truth.of(people), Truth.of([_inside(person) for person in people])
+    assert np.isnan(inside.joints[:, index["right_hip"]]).all()
+    found = joints.copy()
+    found[0, index["left_wrist"]] += 100  # a miss of those that can be seen
+    found[1, index["left_ankle"]] += 100  # cut off: not counted
+    seen = [n for n in LIMB_JOINTS if np.isfinite(inside.joints[0, index[n]]).all()]
+    matched = Matched(found, np.ones(2, "f4"), np.ones(14, bool), 2, "", np.ones((2, 14), "f4"))
+    assert _pck(matched, inside, whole) == pytest.approx(1 - 1 / (2 * len(seen)))
 
 
 def test_the_table_has_a_row_for_everybody_and_the_csv_every_figure():

@@ -14,13 +14,14 @@ import numpy as np
 from scipy.stats import mannwhitneyu
 from table import Figure
 
-from humanpose.apps.data_sets import part_of
+from humanpose.apps.data_sets import evenly, part_of
 from humanpose.apps.scoring import Rules, Truth, estimated, scores_of
 from humanpose.data.predictions import Matched
 from humanpose.data.readers import read
 from humanpose.errors import InputError
 from humanpose.geometry import iou
 from humanpose.images import load_image
+from humanpose.metrics import pck
 from humanpose.types import F32, U8, Person, Sample
 
 PART = "Joints under hard conditions, boxes given"
@@ -160,7 +161,7 @@ def figures(data: Path, weights: Path, child: Any | None, limit: int | None) -> 
     for folder in ("coco", "lspet"):
         try:
             whole = part_of(read(folder, data / folder), "validation", folder)
-            sets[folder] = joints.spread(whole, limit)
+            sets[folder] = evenly(whole, limit)
         except InputError as error:
             yield Figure(PART, folder, note=f"left out, {error}")
     for condition in CONDITIONS:
@@ -183,16 +184,17 @@ def _under(
     if not chosen:
         return
     cut = condition.seen is upper_half
-    truth = Truth.of([_inside(sample) for sample in chosen] if cut else chosen)
+    whole = Truth.of(chosen)
+    truth = Truth.of([_inside(sample) for sample in chosen]) if cut else whole
     measure = f"{condition.folder}: {condition.name} ({len(chosen)})"
     for label, contender in contenders.items():
         print(f"{measure}: {label}", flush=True)
         found = estimated(Seen(contender, condition.seen), chosen)  # type: ignore[arg-type]
-        score = scores_of(found, truth, Rules())[0]
+        value = _pck(found, truth, whole) if cut else scores_of(found, truth, Rules())[0].value
         form = ".3f" if condition.folder == "coco" else ".1%"
-        yield Figure(PART, label, measure, score.value, form)
+        yield Figure(PART, label, measure, value, form)
         if cut:
-            value = _told_apart(found, truth.joints, np.stack([s.joints for s in chosen]))
+            value = _told_apart(found, truth.joints, whole.joints)
             yield Figure(PART, label, "of it: absent joints told by their scores", value, ".1%")
 
 
@@ -201,6 +203,14 @@ def _inside(sample: Sample) -> Sample:
     gone = sample.joints[:, 1] > _cut(sample.box) - 0.5
     seen = np.where(gone[:, None], np.float32(np.nan), sample.joints)
     return replace(sample, joints=seen, visible=np.where(gone, 0, sample.visible).astype(np.uint8))
+
+
+def _pck(found: Matched, truth: Truth, whole: Truth) -> float:
+    """PCK@0.2 of the joints in `truth`, by the torsos of `whole`, whose hips may be cut off."""
+    torso = pck.torso_size(whole.joints, whole.skeleton)
+    limbs = np.isin(truth.skeleton.joints, pck.LIMB_JOINTS)
+    distance = pck.normalised(found.joints, truth.as_known_to(found), torso)[:, limbs]
+    return float((distance <= 0.2)[~np.isnan(distance)].mean())
 
 
 def _told_apart(found: Matched, present: F32, all_joints: F32) -> float:

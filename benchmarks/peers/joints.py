@@ -14,7 +14,7 @@ import ours
 from mediapipe_pose import HOW, MediaPipePose, row_name
 from table import Figure
 
-from humanpose.apps.data_sets import part_of
+from humanpose.apps.data_sets import evenly, part_of
 from humanpose.apps.evaluation import is_share, judge
 from humanpose.apps.scoring import Rules, Truth, estimated
 from humanpose.data.predictions import Matched, match, read_predictions
@@ -37,13 +37,6 @@ PEERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
 }
 
 
-def spread(items: list[Any], limit: int | None) -> list[Any]:
-    """At most `limit` of `items`, evenly over all of them; None = all."""
-    if limit is None or limit >= len(items):
-        return items
-    return [items[i * len(items) // limit] for i in range(limit)]
-
-
 def figures(
     data: Path, weights: Path, child: MediaPipePose | None, limit: int | None
 ) -> list[Figure]:
@@ -56,9 +49,9 @@ def figures(
         except InputError as error:
             scored.append(Figure(PART, folder, note=f"left out, {error}"))
             continue
-        scored += _on_set(folder, spread(whole, limit), everybody)
+        scored += _on_set(folder, evenly(whole, limit), everybody)
         if folder == "mpii_small":
-            scored += _published(data, [whole.index(s) for s in spread(whole, limit)])
+            scored += _published(data, [whole.index(s) for s in evenly(whole, limit)])
     return scored + found
 
 

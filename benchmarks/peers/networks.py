@@ -22,8 +22,7 @@ from humanpose.skeleton import COCO17
 from humanpose.spec import ModelSpec
 from humanpose.types import F32, U8, Person
 
-# AP needs what lies far below the score that makes a mark.
-MARK_SCORE, mark_people.LEAST_SCORE = mark_people.LEAST_SCORE, 0.02
+LEAST_SCORE = 0.02  # AP needs what lies far below the threshold
 # Float32 is the reference of every score; what a file has quantised stays so.
 OPTIONS = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
 
@@ -106,7 +105,7 @@ class _Yolox:
 
     def run(self, crops: U8) -> dict[str, F32]:
         """Boxes of one whole picture (1, 416, 416, 3)."""
-        return {"boxes": mark_people.find_people(self._model, crops[0])[None]}
+        return {"boxes": mark_people.find_people(self._model, crops[0], LEAST_SCORE)[None]}
 
 
 def yolox(path: Path) -> Detector:
@@ -124,5 +123,5 @@ def marks(path: Path, pictures: Sequence[tuple[str, Path]]) -> dict[str, list[li
     model, found = compiled(path), {}
     for name, picture in pictures:
         boxes = mark_people.find_people(model, load_image(picture))
-        found[f"{name}/{picture.name}"] = boxes[boxes[:, 4] > MARK_SCORE].tolist()
+        found[f"{name}/{picture.name}"] = boxes.tolist()
     return found

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import networks
 import ours
-from joints import spread
 from table import Figure
 
-from humanpose.apps.data_sets import part_of
+from humanpose.apps.data_sets import evenly, part_of
 from humanpose.apps.scoring import person_scores
 from humanpose.data.people import pictures_of
 from humanpose.data.readers import read
@@ -66,14 +65,14 @@ def _pictures(samples: Iterable[Sample]) -> list[Path]:
 
 def _some(samples: list[Sample], limit: int | None) -> list[Sample]:
     """All persons of at most `limit` pictures."""
-    kept = set(spread(_pictures(samples), limit))
+    kept = set(evenly(_pictures(samples), limit))
     return [sample for sample in samples if sample.picture in kept]
 
 
 def _walkers(video: Path, detectors: dict[str, Detector], limit: int | None) -> list[Figure]:
     """Share of the frames without anybody in which a detector finds somebody."""
     numbers = [i for first, last in EMPTY for i in range(first, last + 1)]
-    wanted = set(spread(numbers, limit))
+    wanted = set(evenly(numbers, limit))
     counts = dict.fromkeys(detectors, 0)
     print("walkers.mp4", flush=True)
     try:

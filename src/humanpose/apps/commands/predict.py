@@ -52,7 +52,7 @@ def predict(
     ] = "cpu",
     threads: Annotated[
         int | None,
-        typer.Option(min=1, help="CPU threads of a network call; all cores if not given."),
+        typer.Option(min=1, help="CPU threads of a network call; physical cores if not given."),
     ] = None,
     person_score: Annotated[
         float | None,
