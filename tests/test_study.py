@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -13,7 +14,8 @@ from scipy import stats
 
 from humanpose import nets
 from humanpose.apps.floors import floors
-from humanpose.apps.study import Point, Row, ours, read_rows
+from humanpose.apps.study import Point, Row, _add, ours, read_rows
+from humanpose.apps.study_page import Findings, table
 from humanpose.apps.training import network_of, read_sets
 from humanpose.data.targets import Targets
 from humanpose.errors import InputError
@@ -104,6 +106,53 @@ def test_one_forgotten_activation_is_noticed():
     assert broken_claims(net, ["not linear"], SIZE, trained=True) == []
 
 
+def test_activations_that_are_no_modules_are_seen_too():
+    """CPM calls relu as a function."""
+    torch.manual_seed(0)
+    net = nets.create("cpm-centermap", joints=3, stages=2, init="xavier")
+    claims = ["activated", "not activated", "not normalised", "not linear", "linear"]
+    assert broken_claims(net, claims, (64, 64)) == ["not activated", "linear"]
+
+
+def test_floors_of_a_network_with_a_background(people):
+    values = {"net": "cpm-centermap", "options": {"stages": 2}, "targets": "cpm", "loss": "cpm"}
+    base = plan(people)
+    study = Study.model_validate(base | {"recipe": base["recipe"] | values | {"sigma": 1.0}})
+    recipe = study.training("bn", 0).model_copy(update={"options": {"stages": 2}})
+    sets = read_sets(recipe)
+    _, spec = network_of(recipe, sets)
+    parts = {s: [x for x in sets["coco"] if x.split == s] for s in ("train", "validation")}
+    found = floors(parts["validation"], spec, parts["train"], Targets("cpm", 1.0))
+    assert found["linear filters"] > 1.5 * found["constant predictor"]  # cells of 8 px
+
+
+def test_a_run_that_fails_costs_the_others_nothing(people, tmp_path, cli):
+    """Its folder is a file here."""
+    recipe, folder = written(tmp_path / "small.yaml", plan(people)), tmp_path / "out"
+    study = load_yaml(recipe, (), Study)
+    key = fingerprint(study.training("bn", 0))
+    (folder / "runs").mkdir(parents=True)
+    (folder / "runs" / f"bn-0-{key}").write_text("in the way")
+    code, out, _ = cli("study", recipe, "-o", folder, "--jobs", "1", "--only", "bn")
+    assert code != 0 and "bn, seed 0: failed" in out and "(1 of 2)" in out
+    assert [row.seed for row in read_rows(folder / "runs.csv", Row)] == [1]
+
+
+def test_a_run_counts_once_and_a_diverged_one_by_its_name(people, tmp_path):
+    """Rows of two sittings may be put together by hand."""
+    study = Study.model_validate(plan(people))
+    found = [
+        Row(fingerprint(study.training("bn", seed)), "bn", seed, ended, last, 0.4, 0.1, 0, 9, 9, 9)
+        for seed, ended, last in ((0, "", 0.2), (0, "", 0.2), (1, "step 9: lost", math.nan))
+    ]
+    _add(tmp_path / "runs.csv", Row, found)
+    rows, _ = ours(study, tmp_path)
+    assert [row.seed for row in rows] == [0, 1]
+    more = [replace(rows[0], seed=2, last=0.3), *rows]
+    (line,) = table(Findings(study, more, [], []))
+    assert line[1][:3] == ["3 (1 diverged)", "25.0 ± 7.1", "-38.5 to 88.5"]
+
+
 def test_a_study_runs_its_rest_and_reports(people, tmp_path, cli):
     recipe, folder = written(tmp_path / "small.yaml", plan(people)), tmp_path / "out"
     command = ("study", recipe, "-o", folder, "--jobs", "2")
@@ -143,7 +192,7 @@ def test_a_study_runs_its_rest_and_reports(people, tmp_path, cli):
     # Another recipe is another experiment; its rows do not mix with these.
     other = study.model_copy(update={"recipe": study.recipe | {"lr": 2e-3}})
     rows, points = ours(other, folder)  # "wild" has a rate of its own
-    assert {row.variant for row in rows} == {"wild"} and not points
+    assert {entry.variant for entry in [*rows, *points]} == {"wild"}
 
 
 def test_points_without_a_row_do_not_count(people, tmp_path):

@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 
 import cv2
@@ -5,19 +6,23 @@ import numpy as np
 import pytest
 import torch
 
-from humanpose import nets
+from humanpose import files, nets
+from humanpose.apps.training import network_of
 from humanpose.checkpoints.store import load_net, load_tensors
 from humanpose.data.augment import Augmentation
 from humanpose.data.dataset import PoseDataset
 from humanpose.data.people import PersonDataset, PersonPicture
-from humanpose.errors import HumanPoseError, InputError
+from humanpose.errors import DivergedError, InputError, OutputError
+from humanpose.files import alone_in
 from humanpose.skeleton import BODY19, COCO17
 from humanpose.spec import ModelSpec
+from humanpose.train import loop
 from humanpose.train.assign import assign, overlap_of, places
 from humanpose.train.config import Recipe
 from humanpose.train.logs import curve
 from humanpose.train.loop import fit
-from humanpose.train.losses import person_loss, pose_loss
+from humanpose.train.losses import person_loss, pose_loss, training_loss
+from humanpose.train.misfits import refuse_misfits
 from humanpose.train.order import Order
 from humanpose.types import Sample
 
@@ -116,6 +121,91 @@ def test_a_damaged_checkpoint_is_skipped_with_a_warning(tmp_path, samples):
     lines = run(tmp_path / "r", samples)
     assert any("warning" in line and "last.safetensors: skipped" in line for line in lines)
     assert "resumed at step 5 of 6" in lines
+    # Neither of the two that are kept now is the damaged one.
+    for name in ("last", "previous"):
+        load_tensors(tmp_path / "r" / f"{name}.safetensors")
+    assert (tmp_path / "r" / "last.unreadable").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"lr": 2e-3}, r"lr was 0\.001, is 0\.002"),
+        ({"data": ["lspet"]}, r"data was \['coco'\], is \['lspet'\]"),
+        ({"batch": 8, "samples": 48}, r"batch was 4, is 8"),
+    ],
+)
+def test_another_recipe_does_not_go_on_from_a_checkpoint(tmp_path, samples, changes, said):
+    """It would end at once, and its result be that of the old recipe."""
+    run(tmp_path / "r", samples)
+    with pytest.raises(InputError, match=rf"last\.safetensors: belongs to another .*{said}"):
+        run(tmp_path / "r", samples, **changes)
+    # Longer, elsewhere, at another speed: the same run.
+    lines = run(tmp_path / "r", samples, samples=32, data=["coco=/moved"], log_every=1)
+    assert "resumed at step 6 of 8" in lines
+
+
+def test_a_restart_leaves_nothing_to_go_on_from(tmp_path, samples):
+    run(tmp_path / "r", samples)
+    dataset = StopAt(PoseDataset(samples, POSE, Augmentation()), 0)
+    with pytest.raises(KeyboardInterrupt):
+        net = nets.create("lite", joints=19)
+        fit(recipe(), net, POSE, dataset, lambda _: {}, tmp_path / "r", resume=False)
+    assert not list((tmp_path / "r").glob("*last*")) + list((tmp_path / "r").glob("previous*"))
+
+
+def test_tensorboard_shows_one_curve_of_a_run_that_was_resumed(tmp_path, samples):
+    loggers = ["csv", "tensorboard"]
+    run(tmp_path / "r", samples, loggers=loggers)
+    run(tmp_path / "r", samples, loggers=loggers, samples=32)
+    events = list((tmp_path / "r").rglob("events.out.tfevents*"))
+    assert len(events) == 2 and {path.parent.name for path in events} == {"tensorboard"}
+
+
+def test_two_trainings_do_not_share_a_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "LOCK_WAIT_S", 0.2)
+    with (
+        alone_in(tmp_path / "r", "training"),
+        pytest.raises(OutputError, match="r: another training is writing there"),
+        alone_in(tmp_path / "r", "training"),
+    ):
+        pass
+    with alone_in(tmp_path / "r", "training"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"rates": {"backbon.*": 0.1}}, r"rates: no parameter of lite is called 'backbon\.\*'"),
+        ({"joint_weights": {"wrsit": 2}}, "joint_weights: body19 has no 'wrsit'; it has ankle, "),
+        ({"targets": "hrnet", "loss": "mse", "net": "cpm-hand", "backbone_lr": None},
+         "targets hrnet: cpm-hand has a map of the background; use cpm"),
+        ({"targets": "cpm", "loss": "cpm"}, "targets cpm: lite has no map of the background"),
+        ({"net": "hrnet-w32", "options": {"width": 2}, "backbone_lr": None},
+         "loss place: only lite .* use mse with hrnet-w32"),
+        ({"net": "hrnet-w32", "options": {"width": 2}, "loss": "mse"},
+         "backbone_lr: hrnet-w32 has no part called backbone"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_the_network_is_refused(changes, said):
+    plan = recipe(skeleton="body19", **changes)
+    net, spec = network_of(plan, {})
+    with pytest.raises(InputError, match=said):
+        refuse_misfits(plan, net, spec)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"hardest": 8}, "hardest counts with loss mse or cpm"),
+        ({"augment": {"flip": 50}}, "flip must be from 0 to 1, not 50"),
+        ({"augment": {"scale": [0, 1]}}, "scale must be above 0"),
+    ],
+)
+def test_values_that_cannot_be_meant_are_refused(changes, said):
+    with pytest.raises(ValueError, match=said):
+        recipe(**changes)
 
 
 def test_a_checkpoint_of_another_net_is_refused(tmp_path, samples):
@@ -268,13 +358,21 @@ def test_a_run_ends_when_nothing_gets_better(tmp_path, samples):
     assert next(scores) == 0.9
 
 
-def test_a_net_that_blew_up_ends_the_run_and_keeps_its_checkpoint(tmp_path, samples):
-    run(tmp_path, samples, samples=20)
+def test_a_net_that_blew_up_ends_the_run_and_keeps_its_checkpoint(tmp_path, samples, monkeypatch):
+    run(tmp_path, samples, samples=20, log_every=1)
     before, _ = load_tensors(tmp_path / "last.safetensors")
-    with pytest.raises(HumanPoseError, match="no finite gradient 10 times in a row"):
-        run(tmp_path, samples, samples=400, lr=1e30, backbone_lr=1e30, clip=0, checkpoint_every=99)
+
+    def infinite(*args: object) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        loss, parts = training_loss(*args)
+        return loss * math.inf, parts
+
+    monkeypatch.setattr(loop, "training_loss", infinite)
+    with pytest.raises(DivergedError, match="step 14: no finite gradient 10 times in a row"):
+        run(tmp_path, samples, samples=400, checkpoint_every=99, log_every=1)
     after, _ = load_tensors(tmp_path / "last.safetensors")
     assert all(torch.equal(before[k], after[k]) for k in before)
+    losses = curve(tmp_path / "curve.csv")["loss"]  # up to the end, far beyond the checkpoint
+    assert list(losses) == list(range(1, 15)) and math.isinf(losses[14])
 
 
 def test_a_resumed_curve_has_no_line_twice(tmp_path, samples):

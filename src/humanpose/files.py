@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ from humanpose.errors import FormatError, InputError, LimitError, OutputError
 
 _MAX_NAME_BYTES = 255  # what ext4, APFS and NTFS allow for one name
 _FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
+LOCK_WAIT_S = 5.0  # for a process that is about to end
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -51,6 +53,47 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def take_lock(handle: int) -> bool:
+    """Lock an open file against other processes of this machine; False if another has it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: no two writers of one file at once, please
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextmanager
+def alone_in(folder: Path, what: str) -> Iterator[None]:
+    """Hold `folder`, which is made if need be, against other processes that do the same.
+
+    The lock goes with the process; readers that it started may hold it for a few seconds more.
+
+    Raises:
+        OutputError: another process holds it, and still does after some seconds.
+    """
+    lock = folder / ".lock"
+    make_parent(lock)
+    end = time.monotonic() + LOCK_WAIT_S
+    try:
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise output_error(lock, error) from error
+    try:
+        while not take_lock(handle):
+            if time.monotonic() > end:
+                raise OutputError(
+                    f"{folder}: another {what} is writing there; wait for it, or end it"
+                )
+            time.sleep(0.1)
+        yield
+    finally:
+        os.close(handle)
 
 
 def part_path(path: Path, token: str = "") -> Path:

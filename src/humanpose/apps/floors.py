@@ -85,7 +85,7 @@ def _solved(given: Sequence[PoseDataset], seen: Seen) -> _Linear:
         sums.append(total)
     spec = given[0].spec
     w, h = (side // spec.stride for side in spec.input)
-    shape = (len(spec.skeleton.joints), h, w)
+    shape = (len(spec.skeleton.joints) + spec.background, h, w)
     (held_x, held_y), (fit_x, fit_y) = sums
     spread = np.trace(fit_x) / len(fit_x)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import multiprocessing
 import os
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, fields
@@ -29,10 +28,16 @@ from humanpose.infer.estimator import Estimator
 from humanpose.nets.torch_runtime import TorchRuntime
 from humanpose.train import logs
 from humanpose.train.config import Recipe
+from humanpose.train.misfits import refuse_misfits
 from humanpose.train.study import Study, broken_claims, fingerprint
 from humanpose.types import F32, U8, Sample
 
 ROWS, POINTS, FLOORS = "runs.csv", "curves.csv", "floors.csv"
+# What of a recipe a floor depends on.
+_OF_FLOORS = (
+    "net", "options", "skeleton", "input", "spec", "data", "persons", "repeat", "boxes", "targets",
+    "sigma", "compat",
+)  # fmt: skip
 _DEAD = 0.01  # of a Gaussian's height: a map that varies less says nothing
 Made = TypeVar("Made")
 
@@ -104,6 +109,8 @@ def carry_out(
 
     Raises:
         InputError: a recipe is wrong, or a claim about a variant's network does not hold.
+
+    The error of a run is raised when the others have ended.
     """
     plans = {
         (name, seed): study.training(name, seed) for seed in study.seeds for name in study.variants
@@ -117,14 +124,21 @@ def carry_out(
     threads = max(1, (os.cpu_count() or 1) // jobs)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        futures: dict[Future[tuple[Row, list[Point]]], float] = {}
+        futures: dict[Future[tuple[Row, list[Point]]], tuple[str, int]] = {}
+        failed: list[Exception] = []
         for (name, seed), plan in left.items():
             plan = plan if plan.threads else plan.model_copy(update={"threads": threads})
             place = folder / "runs" / f"{name}-{seed}-{fingerprint(plan)}"
-            futures[pool.submit(_run, study, name, plan, place)] = time.monotonic()
+            futures[pool.submit(_run, study, name, plan, place)] = (name, seed)
         try:
             for future in as_completed(futures):
-                row, path = future.result()
+                try:
+                    row, path = future.result()
+                except Exception as error:  # the others are worth their hours all the same
+                    name, seed = futures[future]
+                    show(f"{name}, seed {seed}: failed: {error}")
+                    failed.append(error)
+                    continue
                 rows.append(row)
                 points += path
                 # What others have written meanwhile, or of other recipes, stays.
@@ -135,6 +149,8 @@ def carry_out(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+    if failed:
+        raise failed[0]
 
 
 def ours(study: Study, folder: Path) -> tuple[list[Row], list[Point]]:
@@ -144,11 +160,13 @@ def ours(study: Study, folder: Path) -> tuple[list[Row], list[Point]]:
         for seed in study.seeds
         for name in study.variants
     }
-    rows = [row for row in read_rows(folder / ROWS, Row) if _key(row) in keys]
-    there = {_key(row) for row in rows}
+    # Rows of several sittings put together may hold a run twice.
+    there = {_key(row): row for row in read_rows(folder / ROWS, Row) if _key(row) in keys}
     # A kill between the two files leaves points without a row; the run is done again.
     points = [point for point in read_rows(folder / POINTS, Point) if _key(point) in there]
-    return rows, list({(*_key(point), point.epoch): point for point in points}.values())
+    return list(there.values()), list(
+        {(*_key(point), point.epoch): point for point in points}.values()
+    )
 
 
 def _key(row: Row | Point) -> tuple[str, str, int]:
@@ -156,13 +174,14 @@ def _key(row: Row | Point) -> tuple[str, str, int]:
 
 
 def refuse_broken(study: Study, variants: set[str]) -> None:
-    """Raise an InputError if one of `variants` makes a network that is not what it claims."""
+    """Raise an InputError if one of `variants` is not what it claims, or sets what does nothing."""
     sets: dict[str, list[Sample]] = {}
     for name in study.variants:
         if name in variants:
             recipe = study.training(name, study.seeds[0])
             sets = sets or training.read_sets(recipe)
-            net, _ = training.network_of(recipe, sets)
+            net, spec = training.network_of(recipe, sets)
+            refuse_misfits(recipe, net, spec)
             _refuse(study, name, net, recipe.input, trained=False)
 
 
@@ -275,14 +294,14 @@ def floors_of(study: Study, folder: Path) -> list[Floor]:
     """Scores without training on the study's data; solved once (a minute), then read."""
     name = next(iter(study.variants))
     recipe = study.training(name, study.seeds[0])
-    key = fingerprint(recipe, ("data", "persons", "boxes", "input", "spec", "targets", "sigma"))
+    key = fingerprint(recipe, _OF_FLOORS)
     found = [floor for floor in read_rows(folder / FLOORS, Floor) if floor.recipe == key]
     if not found:
         sets = training.read_sets(recipe)
         _, spec = training.network_of(recipe, sets)
         part = [sample for sample in sets[study.score] if sample.split == "validation"]
         learnt = training.repeated(training.training_parts(recipe, sets), recipe)
-        targets = Targets(recipe.targets, recipe.sigma)
+        targets = Targets(recipe.targets, recipe.sigma, recipe.compat)
         scores = floors(part, spec, learnt, targets)
         found = [Floor(key, name, score) for name, score in scores.items()]
         _add(folder / FLOORS, Floor, found)

@@ -48,20 +48,21 @@ class Findings:
 
 def table(found: Findings) -> list[tuple[str, list[str]]]:
     """A row for each variant and floor; scores in percent, means over seeds with deviations."""
-    first = [row.last for row in found.of(next(iter(found.study.variants)))]
+    baseline = next(iter(found.study.variants))
+    first = _finite([row.last for row in found.of(baseline)])
     lines = []
     for name in found.study.variants:
         rows = found.of(name)
         if not rows:
             continue
-        last = [row.last for row in rows]
+        last = _finite([row.last for row in rows])
         lines.append((
             name,
             [
                 str(len(rows)) + _cut_short(rows),
                 _spread(last),
                 _ends(mean_interval(last)),
-                "" if last == first else _ends(difference(last, first), "+"),
+                "" if name == baseline else _ends(difference(last, first), "+"),
                 _spread([row.best for row in rows]),
                 _spread([row.fine for row in rows]),
                 f"{100 * _mean([row.dead for row in rows]):.0f} %",
@@ -80,13 +81,18 @@ def _cut_short(rows: Sequence[Row]) -> str:
     return f" ({count} diverged)" if count else ""
 
 
+def _finite(values: Sequence[float]) -> list[float]:
+    """Those of runs that did not diverge."""
+    return [value for value in values if math.isfinite(value)]
+
+
 def _mean(values: Sequence[float]) -> float:
-    known = [value for value in values if math.isfinite(value)]
+    known = _finite(values)
     return float(np.mean(known)) if known else math.nan
 
 
 def _spread(values: Sequence[float]) -> str:
-    known = [100 * value for value in values if math.isfinite(value)]
+    known = [100 * value for value in _finite(values)]
     if not known:
         return "none"
     deviation = f" ± {np.std(known, ddof=1):.1f}" if len(known) > 1 else ""
@@ -140,7 +146,7 @@ def _page(
         f"<h1>{pages.safe(study.name)}</h1><p>{pages.safe(study.about)}</p>",
         f"<p class='quiet'>{len(found.rows)} of {of} runs; validation score of {study.score} "
         "in percent, mean ± deviation over seeds; intervals: Student's t, of differences "
-        "Welch's</p>",
+        "Welch's; of the runs that did not diverge</p>",
         *pages.table(HEADINGS, ((name, cells, name in study.variants) for name, cells in lines)),
         *(f"<p class='quiet'>{pages.safe(line)}</p>" for line in ended),
         pages.figure(*pictures[0]),

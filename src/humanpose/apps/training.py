@@ -13,33 +13,28 @@ from torch import Tensor, nn
 
 from humanpose import nets
 from humanpose.apps.data_sets import Marks, data_path, evenly, read_marks, resolved
-from humanpose.apps.scoring import Rules, Truth, estimated, person_scores, scores_of
 from humanpose.apps.specs import person_spec, reference_spec
 from humanpose.apps.training_sheet import sheet
+from humanpose.apps.validation import validation_scores
 from humanpose.checkpoints.movenet import read_movenet
 from humanpose.checkpoints.store import load_weights, start_from
 from humanpose.checkpoints.yolox import read_yolox
 from humanpose.data.dataset import PoseDataset, has_teacher, with_square_box
 from humanpose.data.people import PersonDataset, pictures_of
-from humanpose.data.predictions import Matched
 from humanpose.data.readers import read
 from humanpose.data.targets import Targets
 from humanpose.errors import InputError
-from humanpose.infer.detector import Detector
-from humanpose.infer.estimator import Estimator
+from humanpose.files import alone_in
 from humanpose.nets.torch_runtime import TorchRuntime
-from humanpose.skeleton import BODY19, SKELETONS, Skeleton, joint_map
+from humanpose.skeleton import BODY19, SKELETONS, Skeleton
 from humanpose.spec import ModelSpec
 from humanpose.train.config import Recipe
 from humanpose.train.loop import fit
-from humanpose.train.ranks import Place, launch, together
-from humanpose.types import F32, U8, Sample
+from humanpose.train.misfits import refuse_misfits
+from humanpose.train.ranks import Place, launch
+from humanpose.types import U8, Sample
 
 T = TypeVar("T")
-
-# Validation while training looks at this many pictures or persons of each set, evenly spread;
-# `humanpose evaluate` scores them all.
-_VALIDATION_SHARE = 400
 
 
 def train(
@@ -53,22 +48,35 @@ def train(
     """Run `recipe` in the processes of `place`; returns the path of the best weights."""
     fabric = launch(recipe, folder, place)
     if not fabric.is_global_zero:
-        show = _silent
+        return _trained(recipe, folder, fabric, resume=resume, show=_silent)
+    with alone_in(folder, "training"):
+        return _trained(recipe, folder, fabric, resume=resume, show=show)
+
+
+def _trained(
+    recipe: Recipe, folder: Path, fabric: Fabric, *, resume: bool, show: Callable[[str], None]
+) -> Path:
     start = start_state(resolved(recipe.start)) if recipe.start else {}
     sets = read_sets(recipe)
     net, spec = network_of(recipe, sets)
+    refuse_misfits(recipe, net, spec)
     if start:
         fresh = start_from(net, start)
+        if len(fresh) == len(net.state_dict()):
+            raise InputError(f"start: nothing in {recipe.start} fits {recipe.net}")
         show(f"started from {recipe.start}; new: {', '.join(fresh) or 'nothing'}")
     unknown = sorted(set(recipe.repeat) - set(sets))
     if unknown:
         raise InputError(f"repeat: {', '.join(unknown)} is not among the recipe's data sets")
     training = training_parts(recipe, sets)
     marks = _marks(recipe, show)
-    dataset = dataset_of(recipe, spec, training, marks, show)
+    everybody = [sample for samples in sets.values() for sample in samples]
+    dataset = dataset_of(recipe, spec, training, everybody, marks, show)
     show(
         f"{len(dataset)} training items; {recipe.sized(len(dataset)).steps} steps of {recipe.batch}"
     )
+
+    shown = [sample for sample in everybody if sample.split == "validation"]
 
     def validate(averaged: nn.Module) -> dict[str, float]:
         return validation_scores(averaged, spec, sets, marks, fabric)
@@ -76,7 +84,6 @@ def train(
     def picture(averaged: nn.Module) -> U8:
         return sheet(TorchRuntime(averaged, spec), spec, shown)
 
-    shown = [sample for part in sets.values() for sample in part if sample.split == "validation"]
     best = fit(
         recipe,
         net,
@@ -111,10 +118,11 @@ def dataset_of(
     recipe: Recipe,
     spec: ModelSpec,
     parts: dict[str, list[Sample]],
+    everybody: list[Sample],
     marks: Marks,
     show: Callable[[str], None],
 ) -> PoseDataset | PersonDataset:
-    """The training data of `recipe` from the samples of its sets."""
+    """The training data of `recipe` from `parts` of its sets, in whose pictures `everybody` is."""
     if recipe.task == "person":
         return PersonDataset(
             repeated({name: pictures_of(part, marks) for name, part in parts.items()}, recipe),
@@ -141,6 +149,7 @@ def dataset_of(
         seed=recipe.seed,
         targets=targets,
         taught=recipe.distil > 0,
+        everybody=everybody,
     )
 
 
@@ -197,18 +206,18 @@ def network_of(recipe: Recipe, sets: dict[str, list[Sample]]) -> tuple[nn.Module
                 f"options.joints is {count}, but {skeleton.name} has {len(skeleton.joints)} joints"
             )
     net = nets.create(recipe.net, **options)
-    if recipe.net == "lite":
-        spec = ModelSpec(recipe.name, recipe.task, recipe.net, options, skeleton, recipe.input)
-    elif recipe.net == "person":
-        spec = replace(person_spec(recipe.name, recipe.input), options=options)
-    else:
-        spec = reference_spec(recipe.name, recipe.net, options, net, skeleton=skeleton)
     length = f"{recipe.samples} samples" if recipe.samples else f"{recipe.epochs:g} epochs"
     changes: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in recipe.spec.items()
     }
     try:
+        if recipe.net == "lite":
+            spec = ModelSpec(recipe.name, recipe.task, recipe.net, options, skeleton, recipe.input)
+        elif recipe.net == "person":
+            spec = replace(person_spec(recipe.name, recipe.input), options=options)
+        else:
+            spec = reference_spec(recipe.name, recipe.net, options, net, skeleton=skeleton)
         return net, replace(
             spec,
             task=recipe.task,
@@ -252,38 +261,3 @@ def start_state(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".onnx":
         return read_yolox(path)
     return load_weights(path)[0]
-
-
-def validation_scores(
-    net: nn.Module,
-    spec: ModelSpec,
-    sets: dict[str, list[Sample]],
-    marks: Marks,
-    fabric: Fabric,
-) -> dict[str, float]:
-    """Scores of `net` on an even share of each set's validation part; each process does a part."""
-    runtime = TorchRuntime(net, spec)
-    mine = slice(fabric.global_rank, None, fabric.world_size)
-    scores: dict[str, float] = {}
-    for name, samples in sets.items():
-        part = [sample for sample in samples if sample.split == "validation"]
-        if not part:
-            continue
-        if spec.task != "person":
-            part = part[:: max(1, len(part) // _VALIDATION_SHARE)]
-            rows: list[tuple[F32, np.float32]] = []
-            if part[mine]:
-                found = estimated(Estimator(runtime, spec), part[mine])
-                rows = list(zip(found.joints, found.scores, strict=True))
-            joints, sure = map(np.stack, zip(*together(rows, fabric), strict=True))
-            known = joint_map(spec.skeleton, part[0].skeleton) >= 0
-            whole = Matched(joints, sure, known, len(part), "boxes given")
-            scores[name] = scores_of(whole, Truth.of(part), Rules())[0].value
-        else:
-            pictures = pictures_of(part, marks)
-            pictures = pictures[:: max(1, len(pictures) // _VALIDATION_SHARE)]
-            recall, precision = person_scores(
-                Detector(runtime, spec), pictures[mine], together=lambda f: together(f, fabric)
-            )
-            scores[f"{name}_recall"], scores[f"{name}_ap"] = recall.value, precision.value
-    return scores

@@ -50,6 +50,14 @@ class Augmentation:
     degrade: float = 0.0
     occlude: float = 0.0
 
+    def __post_init__(self) -> None:
+        chances = ("rotation_chance", "flip", "half_body", "colour", "degrade", "occlude")
+        for name in chances:
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be from 0 to 1, not {getattr(self, name)}")
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"scale must be above 0, the lesser first, not {self.scale}")
+
 
 def generator(seed: int, epoch: int, sample: int) -> np.random.Generator:
     """Counter-based random numbers of one sample in one epoch."""

@@ -45,6 +45,7 @@ class PoseDataset:
         seed: of the run.
         targets: how joints become maps.
         taught: also give the maps of the packs' teacher; `has_teacher` must hold of the samples.
+        everybody: who else may be in the pictures, for targets of all people; None = `samples`.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class PoseDataset:
         seed: int = 0,
         targets: Targets = Targets(),
         taught: bool = False,
+        everybody: Sequence[Sample] | None = None,
     ) -> None:
         self.samples = tuple(samples)
         self.spec = spec
@@ -63,7 +65,7 @@ class PoseDataset:
         self.seed = seed
         self.targets = targets
         self.taught = taught
-        self._others = neighbours(samples) if targets.rule == "cpm" else None
+        self._others = neighbours(samples, everybody) if targets.rule == "cpm" else None
 
     def __len__(self) -> int:
         return len(self.samples)

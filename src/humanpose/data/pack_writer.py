@@ -33,7 +33,7 @@ from humanpose.data.pack import (
 )
 from humanpose.data.pack_plan import Plan
 from humanpose.errors import OutputError
-from humanpose.files import output_error, part_path, publish, sync
+from humanpose.files import LOCK_WAIT_S, output_error, part_path, publish, sync, take_lock
 from humanpose.geometry import compose
 from humanpose.types import F32, U8, Crop
 
@@ -43,7 +43,6 @@ Row = tuple[np.void, bytes, bytes]  # of the table; its picture; the teacher's m
 Teacher = Callable[[U8, F32], tuple[NDArray[np.float16], Crop]]
 
 _BATCH = 4 << 20  # bytes of pictures that are written together
-_LOCK_WAIT_S = 5.0
 
 
 def write_pack(
@@ -262,26 +261,14 @@ def _open_alone(path: Path) -> BinaryIO:
     Raises:
         OutputError: if another build still writes it after some seconds.
     """
-    end = time.monotonic() + _LOCK_WAIT_S
+    end = time.monotonic() + LOCK_WAIT_S
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
         file = os.fdopen(handle, "r+b")
         # A build that has just ended may have renamed what we opened.
-        if _lock(handle) and path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
+        if take_lock(handle) and path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
             return file
         file.close()
         if time.monotonic() > end:
             raise OutputError(f"{path}: another build is writing it; wait for it, or end it")
         time.sleep(0.1)
-
-
-def _lock(handle: int) -> bool:
-    try:
-        import fcntl
-    except ImportError:  # Windows: no two builds of one file at once, please
-        return True
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

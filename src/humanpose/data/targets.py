@@ -123,10 +123,12 @@ def _with_background(maps: F32) -> F32:
     return np.concatenate([maps, np.maximum(0, 1 - maps.max(0, keepdims=True))]).astype(np.float32)
 
 
-def neighbours(samples: Sequence[Sample]) -> list[tuple[Sample, ...]]:
-    """Of each sample the other people annotated in its picture, each of them once."""
+def neighbours(
+    samples: Sequence[Sample], everybody: Sequence[Sample] | None = None
+) -> list[tuple[Sample, ...]]:
+    """Of each sample the other people in its picture, each once, of `everybody` (or `samples`)."""
     pictures: dict[tuple[Path, str, str], dict[tuple[str, str], Sample]] = defaultdict(dict)
-    for sample in samples:
+    for sample in samples if everybody is None else everybody:
         pictures[_picture(sample)][sample.origin] = sample
     return [
         tuple(other for key, other in pictures[_picture(sample)].items() if key != sample.origin)

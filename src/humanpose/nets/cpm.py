@@ -112,6 +112,12 @@ VARIANTS: dict[str, Variant] = {
 }  # fmt: skip
 
 
+_STARTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gaussian": partial(nn.init.normal_, std=0.01),
+    "xavier": nn.init.xavier_uniform_,
+}
+
+
 def centre_map(width: int, height: int, *, sigma: float = 21.0) -> Tensor:
     """(1, 1, height, width) Gaussian at (width / 2, height / 2), as the release's Python demo.
 
@@ -132,6 +138,8 @@ class CPM(nn.Module):
         pooling: "ceil" (Caffe) or "floor" (TensorFlow's VALID).
         centre_sigma: of the built-in centre map, pixels: 21 as in training; psycharo's TensorFlow
             port leaves a factor 2 out and so runs with 25 / sqrt(2) = 17.68.
+        init: of the weights: "gaussian", N(0, 0.01), as the Caffe release; "xavier" (uniform), as
+            timctho's TensorFlow port.
     """
 
     def __init__(
@@ -142,8 +150,11 @@ class CPM(nn.Module):
         stages: int | None = None,
         pooling: str = "ceil",
         centre_sigma: float = 21.0,
+        init: str = "gaussian",
     ) -> None:
         super().__init__()
+        if init not in _STARTS:
+            raise InputError(f"cpm: init {init!r} is not one of {', '.join(_STARTS)}")
         if pooling not in ("ceil", "floor"):
             raise InputError(f"cpm: pooling {pooling!r} is neither ceil nor floor")
         if stages is not None and stages < 1:
@@ -153,6 +164,7 @@ class CPM(nn.Module):
         self.maps = (variant.joints if joints is None else joints) + variant.background
         self.ceil = pooling == "ceil"
         self.centre_sigma = centre_sigma
+        self._start = _STARTS[init]
         trunk = self._add(variant.features, 3)
         self._add(variant.first, 3 if variant.own_trunk else trunk)
         width = {"feature": trunk, "belief": self.maps, "centre": 1}
@@ -215,7 +227,7 @@ class CPM(nn.Module):
             name, kernel, width = step.split()
             outputs = int(width) or self.maps
             conv = nn.Conv2d(channels, outputs, int(kernel), padding=int(kernel) // 2)
-            nn.init.normal_(conv.weight, std=0.01)
+            self._start(conv.weight)
             assert conv.bias is not None
             nn.init.zeros_(conv.bias)
             self.add_module(name, conv)
@@ -235,5 +247,5 @@ class CPM(nn.Module):
 
 
 def cpm(name: str) -> Callable[..., CPM]:
-    """Maker of the variant called `name`; takes `joints`, `stages`, `pooling`, `centre_sigma`."""
+    """Maker of the variant called `name`; takes what `CPM` takes after it."""
     return partial(CPM, VARIANTS[name])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
 import torch
@@ -14,12 +15,14 @@ from torch import Tensor
 from humanpose.checkpoints.store import load_tensors
 from humanpose.errors import FormatError, InputError
 from humanpose.files import atomic_write
-from humanpose.train.config import Recipe
+from humanpose.train.config import MACHINE, Recipe
 
 if TYPE_CHECKING:
     from humanpose.train.loop import Run
 
 _LAST, _PREVIOUS = "last.safetensors", "previous.safetensors"
+# What may change when a run goes on: where things lie, for how long, how fast.
+_FREE = (*MACHINE, "name", "start", "marks", "samples", "patience", "validate_every")
 
 
 def save(folder: Path, run: Run, recipe: Recipe) -> None:
@@ -49,12 +52,20 @@ def save(folder: Path, run: Run, recipe: Recipe) -> None:
         file.write(data)
 
 
-def load(folder: Path, run: Run, show: Callable[[str], None]) -> bool:
+def forget(folder: Path) -> None:
+    """Remove the checkpoints of `folder`: a run that begins anew must not go on from them."""
+    for name in (_LAST, _PREVIOUS):
+        (folder / name).unlink(missing_ok=True)
+
+
+def load(folder: Path, run: Run, recipe: Recipe, show: Callable[[str], None]) -> bool:
     """Put the newest readable checkpoint of `folder` into `run`; False if there is none.
 
     Raises:
-        InputError: if a checkpoint is there but belongs to another network.
+        InputError: if a checkpoint is there but belongs to another network or recipe.
     """
+    for part in folder.glob(f"{_LAST}.*.part"):  # of a kill while it was written
+        part.unlink(missing_ok=True)
     for path in (folder / _LAST, folder / _PREVIOUS):
         if not path.exists():
             continue
@@ -63,7 +74,11 @@ def load(folder: Path, run: Run, show: Callable[[str], None]) -> bool:
             state = json.loads(metadata["run"])
         except (FormatError, KeyError, ValueError) as error:
             show(f"warning: {path}: skipped, not readable ({error})")
+            with suppress(FileNotFoundError):  # another process of the run was first
+                # Out of the way: the next save would put it in the place of the one before.
+                path.replace(path.with_suffix(".unreadable"))
             continue
+        _refuse_other(path, state["recipe"], recipe)
         try:
             _restore(run, tensors)
         except (RuntimeError, KeyError, ValueError) as error:
@@ -79,6 +94,27 @@ def load(folder: Path, run: Run, show: Callable[[str], None]) -> bool:
             )
         return True
     return False
+
+
+def _refuse_other(path: Path, saved: dict[str, Any], recipe: Recipe) -> None:
+    """Raise an InputError if `recipe` would not have led to a checkpoint of the recipe `saved`."""
+    plain = recipe.model_dump(mode="json")
+    plain["data"], was = _names(plain["data"]), saved | {"data": _names(saved["data"])}
+    changed = [
+        f"{key} was {was[key]}, is {plain[key]}"
+        for key in plain
+        if key in was and key not in _FREE and was[key] != plain[key]
+    ]
+    if changed:
+        raise InputError(
+            f"{path}: belongs to another recipe ({'; '.join(changed)}); "
+            "use another -o, or --restart"
+        )
+
+
+def _names(data: list[str]) -> list[str]:
+    """Of data sets, which may have moved."""
+    return [entry.partition("=")[0] for entry in data]
 
 
 def _restore(run: Run, tensors: dict[str, Tensor]) -> None:

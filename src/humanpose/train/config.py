@@ -14,6 +14,10 @@ from humanpose.errors import InputError
 Model = TypeVar("Model", bound=BaseModel)
 
 
+# What only decides how fast a run goes, and what it says on the way.
+MACHINE = ("threads", "workers", "compile", "checkpoint_every", "log_every", "loggers")
+
+
 class Recipe(BaseModel):
     """What to train, on what, and how; `recipes/*.yaml` are examples.
 
@@ -97,6 +101,8 @@ class Recipe(BaseModel):
             raise ValueError("loss cpm needs targets cpm")
         if self.loss == "place" and self.targets == "cpm":
             raise ValueError("targets cpm have a background, which loss place does not know")
+        if self.hardest and self.loss == "place":
+            raise ValueError("hardest counts with loss mse or cpm, not with place")
         return self
 
     def sized(self, items: int) -> Recipe:

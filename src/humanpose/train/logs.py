@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from lightning.fabric import Fabric
 from lightning.fabric.loggers.logger import Logger
 from lightning.fabric.loggers.tensorboard import TensorBoardLogger
@@ -29,7 +30,7 @@ Curve = dict[str, dict[int, float]]
 class CurveFile(Logger):
     """One line "step,name,value" a figure, in one file for the whole run, however often resumed.
 
-    Lines are only ever added: a kill costs no more than the last one.
+    Lines are written with each checkpoint: what a kill costs comes again when the run goes on.
     """
 
     name, version, root_dir = "csv", 0, None
@@ -101,7 +102,8 @@ def loggers_of(recipe: Recipe, folder: Path) -> list[Logger]:
         if importlib.util.find_spec(kind) is None:
             raise InputError(f"loggers: {kind} is not installed; run: pip install {kind}")
         if kind == "tensorboard":
-            made.append(TensorBoardLogger(folder, name="tensorboard"))
+            # One curve however often the run goes on: no folder for each version.
+            made.append(TensorBoardLogger(folder, name="tensorboard", version=""))
         elif kind == "wandb":
             from lightning.pytorch.loggers import WandbLogger
 
@@ -115,11 +117,24 @@ def loggers_of(recipe: Recipe, folder: Path) -> list[Logger]:
     return made
 
 
-def begin(fabric: Fabric, step: int) -> None:
-    """Tell the loggers at which step the run begins or goes on."""
+def begin(fabric: Fabric, recipe: Recipe, step: int) -> None:
+    """Tell the loggers of what recipe the run is, and at which step it begins or goes on."""
+    plain = recipe.model_dump(mode="json")
     for logger in fabric.loggers:
         if isinstance(logger, CurveFile):
             logger.begin(step)
+        elif step:
+            continue
+        elif isinstance(logger, TensorBoardLogger):  # its own parameters need a final metric
+            logger.experiment.add_text("recipe", f"```\n{yaml.safe_dump(plain)}```")
+        else:
+            logger.log_hyperparams(plain)
+
+
+def end(fabric: Fabric, status: str) -> None:
+    """Write what is left of a run that ended, by "success" or "failed"."""
+    for logger in fabric.loggers:
+        logger.finalize(status)
 
 
 def flush(fabric: Fabric) -> None:

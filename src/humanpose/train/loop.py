@@ -84,7 +84,8 @@ def fit(
             the best score), `curve.csv`, and what the other loggers write.
         fabric: of `ranks.launch`; None = this process alone.
         picture: of what a network does, drawn after each validation.
-        resume: go on from `folder`'s last checkpoint if there is one.
+        resume: go on from `folder`'s last checkpoint if there is one; else those there are
+            removed.
         show: takes a line of progress.
 
     Returns:
@@ -101,9 +102,11 @@ def fit(
         trained = torch.compile(trained)
     model, optimizer = fabric.setup(trained, run.optimizer)
     fabric.to_device(run.ema)
-    if resume and checkpoint.load(folder, run, show):
+    if not resume and fabric.is_global_zero:
+        checkpoint.forget(folder)
+    if resume and checkpoint.load(folder, run, recipe, show):
         show(f"resumed at step {run.step} of {recipe.steps}")
-    logs.begin(fabric, run.step)
+    logs.begin(fabric, recipe, run.step)
     meter = Meter(fabric, recipe, show)
     loader = loader_of(dataset, recipe, run.step, fabric)
     saved, lost, done = time.monotonic(), 0, _ended(recipe, run)
@@ -122,6 +125,7 @@ def fit(
             optimizer.step()
         lost = 0 if finite else lost + 1
         if lost == _MOST_LOST:
+            logs.end(fabric, "failed")
             raise DivergedError(f"step {run.step}: no finite gradient {lost} times in a row")
         optimizer.zero_grad()
         run.step += 1
@@ -142,8 +146,7 @@ def fit(
             saved = time.monotonic()
         if done:
             break
-    for logger in fabric.loggers:
-        logger.finalize("success")
+    logs.end(fabric, "success")
     fabric.barrier()
     return folder / "best.safetensors"
 

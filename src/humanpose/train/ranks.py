@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from humanpose.errors import DeviceError
@@ -56,9 +57,9 @@ def launch(recipe: Recipe, folder: Path, place: Place = Place()) -> Fabric:
             precision=recipe.precision,
             loggers=loggers,
         )
-    except (ValueError, RuntimeError) as error:
-        raise DeviceError(f"--accelerator {place.accelerator}: {str(error).splitlines()[0]}")\
-            from error  # fmt: skip
+    except (ValueError, RuntimeError, MisconfigurationException) as error:
+        asked = f"--accelerator {place.accelerator} --devices {place.devices}"
+        raise DeviceError(f"{asked}: {' '.join(str(error).split())}") from error
     fabric.launch()
     if fabric.device.type == "cpu":
         keep_memory()

@@ -11,13 +11,22 @@ from typing import Any
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
+from humanpose import nets
 from humanpose.errors import InputError
-from humanpose.train.config import Recipe, checked, put
+from humanpose.train.config import MACHINE, Recipe, checked, put
 
-# What a run is the same without: how fast it goes, and what it says on the way.
-_MACHINE = ("seed", "threads", "workers", "compile", "checkpoint_every", "log_every", "loggers")
 _LINEAR, _CURVED = 1e-6, 1e-3
+_ACTIVATIONS = {
+    name + end
+    for end in ("", "_")
+    for name in (
+        "relu", "relu6", "leaky_relu", "prelu", "rrelu", "elu", "selu", "celu", "gelu", "silu",
+        "mish", "hardswish", "hardsigmoid", "hardtanh", "sigmoid", "logsigmoid", "tanh", "softplus",
+        "softsign", "softmax", "log_softmax", "threshold", "clamp", "clamp_min",
+    )
+}  # fmt: skip
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
 
 
@@ -87,7 +96,7 @@ def fingerprint(recipe: Recipe, keys: tuple[str, ...] = ()) -> str:
 
     The seed, and what only decides how fast a run goes, do not count.
     """
-    tree = recipe.model_dump(mode="json", include=set(keys) or None, exclude=set(_MACHINE))
+    tree = recipe.model_dump(mode="json", include=set(keys) or None, exclude={"seed", *MACHINE})
     text = json.dumps(tree, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
@@ -107,8 +116,24 @@ def _normalised(net: nn.Module, _: tuple[int, int]) -> bool:
     return any(isinstance(part, _NORMS) for part in net.modules())
 
 
-def _activated(net: nn.Module, _: tuple[int, int]) -> bool:
-    return any(type(part).__module__ == "torch.nn.modules.activation" for part in net.modules())
+@torch.no_grad()
+def _activated(net: nn.Module, size: tuple[int, int]) -> bool:
+    """Whether an activation is computed on the way, by a module or by a plain function."""
+    with _Called() as called:
+        nets.outputs(deepcopy(net).eval(), torch.zeros(1, 3, size[1], size[0]))
+    return not called.names.isdisjoint(_ACTIVATIONS)
+
+
+class _Called(TorchFunctionMode):
+    """Notes the names of torch's functions that are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(getattr(func, "__name__", ""))
+        return func(*args, **(kwargs or {}))
 
 
 @torch.no_grad()
@@ -121,7 +146,8 @@ def departure(net: nn.Module, size: tuple[int, int]) -> float:
     net = deepcopy(net).double().eval()
     numbers = torch.Generator().manual_seed(0)
     x, y = torch.randn((2, 1, 3, size[1], size[0]), generator=numbers, dtype=torch.float64)
-    at = [net(image) for image in (x, y, x + y, torch.zeros_like(x))]
+    images = (x, y, x + y, torch.zeros_like(x))
+    at = [nets.outputs(net, image)["maps"] for image in images]
     change = float((at[0] - at[3]).abs().max())
     # A net that died gives a constant, which is affine.
     return float((at[0] + at[1] - at[2] - at[3]).abs().max()) / change if change else 0.0
