@@ -381,7 +381,11 @@ def test_reliability_by_hand():
     assert fit.score[[2, 9]] == pytest.approx([0.25, 0.95])
     assert fit.error == pytest.approx((3 * (1 / 3 - 0.25) + 2 * 0.05) / 5)
     assert fit.medians == pytest.approx((0.95, 0.25, 0.1))
+    # Each joint by itself: (one right at 0.25, one at 0.95), (wrong, right), (wrong, no truth).
+    assert fit.each == pytest.approx([(0.75 + 0.05) / 2, (0.25 + 0.05) / 2, 0.25])
     assert reliability(scores[2:], distance[2:], 0.2) is None
+    unseen = reliability(scores[1:2], distance[1:2], 0.2)
+    assert unseen is not None and np.isnan(unseen.each).tolist() == [False, False, True]
 
 
 def test_scores_that_are_chances_have_no_calibration_error():

@@ -192,6 +192,8 @@ def _rows(result: Result, convention: str) -> list[tuple[str, str]]:
         assert measure is not None
         within = f"within {measure.threshold:g} {measure.unit}"
         rows.append((f"calibration error of joint scores ({within})", f"{fit.error:.3f}"))
+        worst = int(np.nanargmax(fit.each))
+        rows.append(("  of the worst joint", f"{first.joints[worst]} {fit.each[worst]:.3f}"))
         medians = " / ".join("-" if np.isnan(m) else f"{m:.2f}" for m in fit.medians)
         rows.append(("median joint score: right / wrong / not annotated", medians))
     return rows + _named(first, counts=True)

@@ -172,6 +172,9 @@ def _details(result: Result) -> dict[str, Any]:
     if (fit := result.reliability) is not None:
         value["reliability"] = {
             "error": fit.error,
+            "error per joint": {
+                joint: _number(each) for joint, each in zip(first.joints, fit.each, strict=True)
+            },
             "median score right, wrong, not annotated": [_number(m) for m in fit.medians],
             "score": [_number(v) for v in fit.score],
             "right": [_number(v) for v in fit.right],
