@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from humanpose.data.augment import Augmentation, generator, random_crop, random_pixels
+from humanpose.data.augment import Augmentation, cut_off, generator, random_crop, random_pixels
 from humanpose.geometry import crop_of_box
 
 BOX = np.array([10, 10, 60, 80], np.float32)
@@ -48,7 +48,13 @@ def test_each_geometric_part_does_something(rules):
 
 
 @pytest.mark.parametrize(
-    "rules", [Augmentation(colour=1.0), Augmentation(degrade=1.0), Augmentation(occlude=1.0)]
+    "rules",
+    [
+        Augmentation(colour=1.0),
+        Augmentation(degrade=1.0),
+        Augmentation(occlude=1.0),
+        Augmentation(dark=1.0),
+    ],
 )
 def test_each_pixel_part_does_something_and_keeps_the_input(rules):
     image = np.random.default_rng(0).integers(0, 256, (64, 48, 3), np.uint8)
@@ -56,6 +62,29 @@ def test_each_pixel_part_does_something_and_keeps_the_input(rules):
     outs = [random_pixels(image, rules, generator(0, 0, i)) for i in range(4)]
     assert any((out != image).any() for out in outs) and (image == before).all()
     assert all(out.shape == image.shape and out.dtype == np.uint8 for out in outs)
+
+
+def test_the_dark_is_dark_and_noisy():
+    image = np.full((64, 48, 3), 200, np.uint8)
+    means = [random_pixels(image, Augmentation(dark=1), generator(0, 0, i)) for i in range(40)]
+    assert all(18 < out.mean() < 105 and 0.5 < out.std() < 6 for out in means)
+    assert np.ptp([out.mean() for out in means]) > 50
+
+
+def test_a_picture_that_ends_in_the_crop_has_no_joints_beyond():
+    grid = np.stack(np.meshgrid(np.arange(48), np.arange(64)), -1).reshape(-1, 2).astype(np.float32)
+    sides = set()
+    for i in range(40):
+        image = np.full((64, 48, 3), 90, np.uint8)
+        out, joints = cut_off(image, grid, (1, 2, 3), generator(0, 0, i))
+        gone = (out == (1, 2, 3)).all(-1)
+        assert (image == 90).all() and ((out == 90).all(-1) ^ gone).all()
+        assert 0.08 < gone.mean() < 0.52
+        # A joint on each pixel: those on what is gone, and no others, are far away.
+        assert ((joints < -1000).all(-1) == gone.ravel()).all()
+        assert (joints[~gone.ravel()] == grid[~gone.ravel()]).all()
+        sides.add(tuple(np.argwhere(gone).mean(0) < (31.5, 23.5)))
+    assert len(sides) >= 3
 
 
 def test_colour_of_strength_zero_is_near_identity_and_strength_one_is_bounded():

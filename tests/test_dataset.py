@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -20,6 +21,7 @@ from humanpose.data.people import (
     boxes_in_crop,
     pictures_of,
 )
+from humanpose.data.targets import Targets
 from humanpose.geometry import altered, crop_of_picture
 from humanpose.heatmap import to_pixels
 from humanpose.skeleton import BODY19, COCO17, LSP14
@@ -63,6 +65,20 @@ def test_the_target_peak_lies_on_its_patch_through_every_change(sample, index):
     assert {bright["left"] > 200, bright["right"] > 200} == {True, False}
     assert known[0] == OUTSIDE and known[BODY19.index("neck")] == UNKNOWN
     assert target[0].max() == 0
+
+
+@pytest.mark.parametrize("rule", ["exact", "hrnet", "cpm"])
+def test_a_joint_beyond_the_picture_is_absent_and_has_no_target(sample, rule):
+    spec = replace(POSE, background=rule == "cpm")
+    rules, left = Augmentation(cut=1), BODY19.index("left_wrist")
+    states = set()
+    for epoch in range(24):
+        item = PoseDataset([sample], spec, rules, targets=Targets(rule, 1.0))[(epoch, 0)]
+        seen = bool((item["image"].max(-1) > 200).any())
+        assert (item["known"][left] == INSIDE) == seen
+        assert (item["target"][left].max() > 0.5) == seen
+        states.add(seen)
+    assert states == {True, False}
 
 
 def test_half_body_uses_the_joints_of_one_half():

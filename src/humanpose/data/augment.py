@@ -13,7 +13,9 @@ import cv2
 import numpy as np
 
 from humanpose.geometry import altered, mirrored
-from humanpose.types import U8, Crop
+from humanpose.types import F32, U8, Crop
+
+_FAR = -1e4  # pixels; no Gaussian reaches from there into a crop
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,8 @@ class Augmentation:
         colour: strength of brightness, contrast, saturation and hue changes, 0 to 1.
         degrade: chance of low resolution, blur or noise.
         occlude: chance of a flat patch over part of the crop.
+        dark: chance of a half to a tenth of the light, with a sensor's noise.
+        cut: chance that the picture ends inside the crop; joints beyond its edge are absent.
     """
 
     # Recipes are checked by pydantic: a misspelt strength must not be passed over.
@@ -49,10 +53,12 @@ class Augmentation:
     colour: float = 0.0
     degrade: float = 0.0
     occlude: float = 0.0
+    dark: float = 0.0
+    cut: float = 0.0
 
     def __post_init__(self) -> None:
         chances = ("rotation_chance", "flip", "half_body", "colour", "degrade", "occlude")
-        for name in chances:
+        for name in (*chances, "dark", "cut"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be from 0 to 1, not {getattr(self, name)}")
         if not 0 < self.scale[0] <= self.scale[1]:
@@ -108,6 +114,9 @@ def random_pixels(image: U8, rules: Augmentation, rng: np.random.Generator) -> U
     """A copy of `image` (H, W, 3) with colour, resolution and occlusion changed at random."""
     if rules.colour and rng.random() < 0.8:
         image = _colour(image, rules.colour, rng)
+    # Nothing is drawn for what is off and younger than the others: old runs stay what they were.
+    if rules.dark and rng.random() < rules.dark:
+        image = _dark(image, rng)
     if rng.random() < rules.degrade:
         image = _degrade(image, rng)
     if rng.random() < rules.occlude:
@@ -126,6 +135,32 @@ def _colour(image: U8, strength: float, rng: np.random.Generator) -> U8:
     shift = strength * rng.uniform(-40, 40) + 128 * (1 - gain)
     matrix = np.concatenate([mix, np.full((3, 1), shift)], axis=1)
     return np.asarray(cv2.transform(image, matrix), np.uint8)
+
+
+def _dark(image: U8, rng: np.random.Generator) -> U8:
+    light = 2 ** -rng.uniform(1, 3.3)
+    noise = rng.normal(0, rng.uniform(1, 5), image.shape)
+    return np.clip(image * light + noise, 0, 255).astype(np.uint8)
+
+
+def cut_off(
+    image: U8, joints: F32, pad: tuple[int, int, int], rng: np.random.Generator
+) -> tuple[U8, F32]:
+    """A crop (H, W, 3) inside which the picture ends, and its joints (J, 2).
+
+    A tenth to a half of it, on one side, is `pad` as beyond any picture's edge. Joints there are
+    put far outside the crop.
+    """
+    axis, low = int(rng.integers(2)), bool(rng.integers(2))
+    extent = image.shape[1 - axis]
+    width = round(rng.uniform(0.1, 0.5) * extent)
+    first, end = (0, width) if low else (extent - width, extent)
+    image, joints = image.copy(), joints.copy()
+    image.swapaxes(0, 1 - axis)[first:end] = pad
+    # Pixel i spans i - 0.5 to i + 0.5.
+    along = joints[:, axis]
+    joints[(along < end - 0.5) if low else (along > first - 0.5)] = _FAR
+    return image, joints
 
 
 def _degrade(image: U8, rng: np.random.Generator) -> U8:

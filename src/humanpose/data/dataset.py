@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from humanpose.data.augment import Augmentation, generator, random_crop, random_pixels
+from humanpose.data.augment import Augmentation, cut_off, generator, random_crop, random_pixels
 from humanpose.data.pack import PackedSample, image_of
 from humanpose.data.targets import (
     INSIDE,
@@ -79,6 +79,8 @@ class PoseDataset:
         image = random_pixels(crop.cut(image_of(sample), self.spec.pad), self.rules, rng)
         skeleton = self.spec.skeleton
         joints = joints_in(crop, sample, skeleton, flipped)
+        if self.rules.cut and rng.random() < self.rules.cut:
+            image, joints = cut_off(image, joints, self.spec.pad, rng)
         known = joint_state(joints, crop.size)
         others = np.empty((0, *joints.shape), np.float32)
         if self._others and self._others[index]:

@@ -94,9 +94,15 @@ class Study(BaseModel):
 def fingerprint(recipe: Recipe, keys: tuple[str, ...] = ()) -> str:
     """Eight characters that tell apart recipes that differ in `keys`; () = whatever counts.
 
-    The seed, and what only decides how fast a run goes, do not count.
+    The seed, and what only decides how fast a run goes, do not count; nor do keys at their
+    defaults, so that one which is added to recipes later leaves old rows theirs.
     """
-    tree = recipe.model_dump(mode="json", include=set(keys) or None, exclude={"seed", *MACHINE})
+    tree = recipe.model_dump(
+        mode="json",
+        include=set(keys) or None,
+        exclude={"seed", *MACHINE},
+        exclude_defaults=True,
+    )
     text = json.dumps(tree, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
