@@ -105,12 +105,11 @@ def carry_out(
 ) -> None:
     """Run what of `study` has no row in `folder` yet; `finished` is told of all rows each time.
 
-    A run that was cut off goes on from its checkpoint in `folder`/runs.
+    A run that was cut off goes on from its checkpoint in `folder`/runs. One that fails does not
+    end the others: its error is raised when they are done.
 
     Raises:
         InputError: a recipe is wrong, or a claim about a variant's network does not hold.
-
-    The error of a run is raised when the others have ended.
     """
     plans = {
         (name, seed): study.training(name, seed) for seed in study.seeds for name in study.variants
