@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from humanpose.checkpoints.store import load_tensors
@@ -98,12 +99,12 @@ def load(folder: Path, run: Run, recipe: Recipe, show: Callable[[str], None]) ->
 
 def _refuse_other(path: Path, saved: dict[str, Any], recipe: Recipe) -> None:
     """Raise an InputError if `recipe` would not have led to a checkpoint of the recipe `saved`."""
-    plain = recipe.model_dump(mode="json")
-    plain["data"], was = _names(plain["data"]), saved | {"data": _names(saved["data"])}
+    try:  # what was saved before a key was added gets its default
+        was, plain = map(_plain, (Recipe.model_validate(saved), recipe))
+    except ValidationError as error:
+        raise InputError(f"{path}: its recipe is not one of today; use another -o") from error
     changed = [
-        f"{key} was {was[key]}, is {plain[key]}"
-        for key in plain
-        if key in was and key not in _FREE and was[key] != plain[key]
+        f"{key} was {was[key]}, is {value}" for key, value in plain.items() if value != was[key]
     ]
     if changed:
         raise InputError(
@@ -112,9 +113,10 @@ def _refuse_other(path: Path, saved: dict[str, Any], recipe: Recipe) -> None:
         )
 
 
-def _names(data: list[str]) -> list[str]:
-    """Of data sets, which may have moved."""
-    return [entry.partition("=")[0] for entry in data]
+def _plain(recipe: Recipe) -> dict[str, Any]:
+    """What of `recipe` must stay as it is; of the data sets, which may move, their names."""
+    tree = recipe.model_dump(mode="json", exclude=set(_FREE))
+    return tree | {"data": [entry.partition("=")[0] for entry in recipe.data]}
 
 
 def _restore(run: Run, tensors: dict[str, Tensor]) -> None:
