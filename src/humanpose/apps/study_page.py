@@ -180,10 +180,11 @@ def _overlay(axes: Any, found: Findings) -> None:
 
 
 def _alone(axes: Any, found: Findings, name: str, i: int) -> None:
-    for row in found.of(name):
+    for place, row in enumerate(sorted(found.of(name), key=lambda row: row.seed)):
         epochs, scores = found.path(name, row.seed)
-        axes.plot(epochs, 100 * scores, "o-", color=COLOURS[i % len(COLOURS)], markersize=3,
-                  alpha=0.7, linewidth=1.3, label=f"seed {row.seed}")  # fmt: skip
+        axes.plot(epochs, 100 * scores, ("o-", "s--", "^:", "D-.")[place % 4], markersize=4,
+                  color=COLOURS[i % len(COLOURS)], alpha=0.7, linewidth=1.3,
+                  label=f"seed {row.seed}{', diverged' if row.ended else ''}")  # fmt: skip
     _floors(axes, found)
     axes.set_title(name)
     axes.legend(loc="best", fontsize=7)
