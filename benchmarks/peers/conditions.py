@@ -208,9 +208,8 @@ def _inside(sample: Sample) -> Sample:
 def _pck(found: Matched, truth: Truth, whole: Truth) -> float:
     """PCK@0.2 of the joints in `truth`, by the torsos of `whole`, whose hips may be cut off."""
     torso = pck.torso_size(whole.joints, whole.skeleton)
-    limbs = np.isin(truth.skeleton.joints, pck.LIMB_JOINTS)
-    distance = pck.normalised(found.joints, truth.as_known_to(found), torso)[:, limbs]
-    return float((distance <= 0.2)[~np.isnan(distance)].mean())
+    known = truth.as_known_to(found)
+    return pck.pck_torso(found.joints, known, truth.skeleton, torso=torso).value
 
 
 def _told_apart(found: Matched, present: F32, all_joints: F32) -> float:

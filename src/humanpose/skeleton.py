@@ -66,6 +66,11 @@ class Skeleton:
                 return "right"
         return "middle"
 
+    @property
+    def points(self) -> tuple[str, ...]:
+        """J names of `joints` without the side they lie on: "wrist" twice, "nose" once."""
+        return tuple(name.removeprefix("left_").removeprefix("right_") for name in self.joints)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON value; `from_dict` reads it back."""
         return {

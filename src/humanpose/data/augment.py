@@ -57,8 +57,8 @@ class Augmentation:
     cut: float = 0.0
 
     def __post_init__(self) -> None:
-        chances = ("rotation_chance", "flip", "half_body", "colour", "degrade", "occlude")
-        for name in (*chances, "dark", "cut"):
+        chances = "rotation_chance flip half_body colour degrade occlude dark cut"
+        for name in chances.split():
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be from 0 to 1, not {getattr(self, name)}")
         if not 0 < self.scale[0] <= self.scale[1]:

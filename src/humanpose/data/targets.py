@@ -76,8 +76,7 @@ class Targets:
         return {"target": target, "weight": weight * (known == INSIDE)}
 
     def _joint_weights(self, skeleton: Skeleton) -> F32:
-        plain = [name.removeprefix("left_").removeprefix("right_") for name in skeleton.joints]
-        return np.array([self.weights.get(name, 1.0) for name in plain], np.float32)
+        return np.array([self.weights.get(name, 1.0) for name in skeleton.points], np.float32)
 
     def _hrnet_cells(
         self, joints: F32, spec: ModelSpec, shape: tuple[int, int]

@@ -120,7 +120,13 @@ def _area(steps: Sequence[float] | Sequence[F64]) -> F64:
 
 
 def pck_torso(
-    joints: F32, truth: F32, skeleton: Skeleton, *, threshold: float = 0.2, compat: str = ""
+    joints: F32,
+    truth: F32,
+    skeleton: Skeleton,
+    *,
+    threshold: float = 0.2,
+    compat: str = "",
+    torso: F64 | None = None,
 ) -> Score:
     """PCK@`threshold` of the torso, pooled over the twelve limb joints.
 
@@ -134,6 +140,7 @@ def pck_torso(
         skeleton: meaning of the J rows.
         threshold: a distance equal to it is a hit.
         compat: "cpm-flic": the torso is the predicted one, as in the CPM release's FLIC scorer.
+        torso: (N,) px, where it is known better than from `truth`, which lacks joints.
 
     Returns:
         `value` over the limb joints; `per_joint` over all of the skeleton's joints.
@@ -141,7 +148,9 @@ def pck_torso(
     Source: Sapp & Taskar 2013 (MODEC), section 6.2; the two joints are those of CPM's LSP scorer.
     """
     predicted = compat == "cpm-flic"
-    distance = normalised(joints, truth, torso_size(joints if predicted else truth, skeleton))
+    if torso is None:
+        torso = torso_size(joints if predicted else truth, skeleton)
+    distance = normalised(joints, truth, torso)
     rule = f"PCK@{threshold:g} {'predicted ' if predicted else ''}torso"
     hit, counted = distance <= threshold, ~np.isnan(distance)
     return pooled(rule, hit, counted, skeleton, LIMB_JOINTS, "limb joints")

@@ -30,10 +30,10 @@ def refuse_misfits(recipe: Recipe, net: nn.Module, spec: ModelSpec) -> None:
         raise InputError(f"backbone_lr: {recipe.net} has no part called backbone; use rates")
     if recipe.task == "person":
         return
-    plain = {name.removeprefix("left_").removeprefix("right_") for name in spec.skeleton.joints}
-    unknown = sorted(set(recipe.joint_weights) - plain)
+    points = set(spec.skeleton.points)
+    unknown = sorted(set(recipe.joint_weights) - points)
     if unknown:
-        there = ", ".join(sorted(plain))
+        there = ", ".join(sorted(points))
         raise InputError(
             f"joint_weights: {spec.skeleton.name} has no {unknown[0]!r}; it has {there}"
         )
