@@ -19,16 +19,20 @@ from humanpose.skeleton import LSP14
 from humanpose.train.config import Recipe
 from humanpose.train.loop import fit
 
+# Targets about the joint itself: on grids as coarse as these, HRNet's, which lie about the nearest
+# cell, are right for 98 % of the joints even if they are learnt without error. A width below the
+# number of joints cannot do it either: the maps are a linear function of so many features a cell.
 HRNET = {
-    "net": "hrnet-w32", "options": {"width": 16}, "side": 128, "targets": "hrnet", "sigma": 2.0,
-    "lr": 2e-3,
+    "net": "hrnet-w32", "options": {"width": 16, "init": "kaiming"}, "side": 96,
+    "targets": "exact", "sigma": 2.0, "lr": 3e-3, "epochs": 300,
 }  # fmt: skip
 CPM = {
-    "net": "cpm-centermap", "options": {"stages": 3}, "side": 96, "targets": "cpm", "sigma": 0.875,
-    "loss": "cpm", "lr": 3e-4,
+    "net": "cpm-vgg", "options": {"stages": 3}, "side": 96, "targets": "cpm", "sigma": 0.875,
+    "loss": "cpm", "lr": 3e-4, "epochs": 150,
 }  # fmt: skip
 HOURGLASS = {
-    "net": "hourglass1", "options": {}, "side": 128, "targets": "hrnet", "sigma": 1.0, "lr": 1e-3,
+    "net": "hourglass1", "options": {}, "side": 64, "targets": "exact", "sigma": 1.5, "lr": 3e-3,
+    "epochs": 400,
 }  # fmt: skip
 
 
@@ -37,6 +41,7 @@ class _Learnt(Exception):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("case", [HRNET, CPM, HOURGLASS], ids=lambda case: case["net"])
 def test_32_people_are_learnt_by_heart(data, tmp_path, case):
     everybody = [s for s in read("lspet", data / "lspet") if not np.isnan(s.joints).any()]
@@ -50,9 +55,9 @@ def test_32_people_are_learnt_by_heart(data, tmp_path, case):
     spec = replace(spec, input=(side, side), decode="dark")
     plan = Recipe.model_validate({
         "loss": "mse", "name": "t", "task": "pose", "input": spec.input, "data": ["lspet"],
-        "epochs": 150, "batch": 8, "warmup": 20, "weight_decay": 0, "ema": 0, "workers": 0,
+        "batch": 32, "warmup": 20, "weight_decay": 0, "ema": 0, "workers": 0,
         "log_every": 4, "loggers": ["csv"],
-        "validate_every": 32 * 5, **case,
+        "validate_every": 32 * 10, **case,
     })  # fmt: skip
     targets = Targets(plan.targets, plan.sigma)
     dataset = PoseDataset(people, spec, Augmentation(), targets=targets)
