@@ -11,9 +11,10 @@ import humanpose
 from humanpose import PoseEstimator
 from humanpose.api import load_model
 from humanpose.errors import InputError
+from humanpose.infer import catalog
 from humanpose.infer.estimator import Estimator
 from humanpose.infer.looks import Procedure
-from humanpose.infer.runtime import Settings
+from humanpose.infer.runtime import Settings, read_spec
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +132,26 @@ def test_int8_is_of_the_pose_network_and_of_helpers_that_have_it():
         load_model("person", Settings(precision="int8", cache=""))
 
 
+def test_the_side_of_the_person_network_is_its_own_asked_for_or_goes_with_the_pose_network(photo):
+    def side(*args, **options):
+        estimator = PoseEstimator(*args, precision="float32", cache="", **options)
+        assert len(estimator(photo).people) >= 1
+        pose, person = (each["input"] for each in estimator.header("x")["models"])
+        assert estimator._detector.spec.input == tuple(person)
+        return pose[1], person
+
+    own = list(read_spec(catalog.weights_path("person")).input)
+    assert side() == (256, own) and side(size=192) == (192, own)
+    assert side(size=192, person_size=256) == (192, [256, 256])
+    assert side("fast")[1] == [224, 224] and side("fast", person_size=320)[1] == [320, 320]
+    by_file = side("fast", person=catalog.weights_path("person"))
+    assert by_file[1] == own  # a network of one's own keeps its side
+    with pytest.raises(
+        InputError, match=r"person\.onnx: input size 230x230 must be multiples of 32"
+    ):
+        PoseEstimator(person_size=230, cache="")
+
+
 def test_models_swapped_are_refused():
     with pytest.raises(InputError, match="'person' finds people, not joints"):
         PoseEstimator("person")
@@ -154,10 +175,7 @@ def test_stream_is_lazy_ordered_and_finds_the_dancer(data):
 
 
 def test_the_weights_are_small_and_described():
-    from humanpose.infer import catalog
-    from humanpose.infer.runtime import read_spec
-
-    assert {"balanced", "person"} <= set(catalog.installed())
+    assert {"accurate", "balanced", "fast", "person"} <= set(catalog.installed())
     assert sum(path.stat().st_size for path in catalog.FOLDER.glob("*.onnx")) < 30e6
     for name, path in catalog.installed().items():
         assert path.stat().st_size < 16e6

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+Network = tuple[runtime.Runtime, ModelSpec, Path]  # ready to run, what it is, its file
+
+
 class PoseEstimator:
     """Finds people and their joints.
 
@@ -53,6 +56,8 @@ class PoseEstimator:
         max_people: keep at most this many people of a picture, best first.
         size: height of the pose network's input, pixels, and of a CPM person network's (the box
             size); None = the network's own.
+        person_size: side of the square that the person network sees the picture in, pixels; None =
+            its own, but 224 beside the built-in `fast`.
         flip: average with the mirrored crop: more accurate, twice the time.
         scales, crop, decode, compat: see `infer.looks.Procedure`. `crop` defaults to
             "picture-height" where the person network gives places without sizes (CPM's).
@@ -76,6 +81,7 @@ class PoseEstimator:
         person_score: float | None = None,
         max_people: int | None = None,
         size: int | None = None,
+        person_size: int | None = None,
         flip: bool = False,
         scales: str = "",
         crop: str = "",
@@ -88,10 +94,11 @@ class PoseEstimator:
         settings = _settings(runtime, precision, device, threads, cache)
         self._profile = profile
         self._models: list[dict[str, Any]] = []
-        loaded, spec = self._load(model, settings, size)
+        loaded, spec = self._noted(load_model(model, settings, size))
         self._detector = None
         if person is not None:
-            finder, found = self._load(person, settings, size, helper=True)
+            sizes = {"size": size, "person_size": person_size}
+            finder, found = self._noted(load_person(person, settings, beside=model, **sizes))
             self._detector = Detector(finder, found, threshold=person_score, profile=profile)
             if found.decode == "peaks":
                 crop = crop or "picture-height"
@@ -99,7 +106,7 @@ class PoseEstimator:
         self._estimator = Estimator(loaded, spec, procedure, profile)
         self._hands = None
         if hands is not None:
-            hand_net = self._load(hands, settings, None, helper=True)
+            hand_net = self._noted(load_model(hands, settings, helper=True))
             self._hands = HandFinder(Estimator(*hand_net, profile=profile))
         self._max_people = max_people
 
@@ -203,21 +210,16 @@ class PoseEstimator:
         boxes, scores = self._detector.detect(image)
         return boxes[: self._max_people], scores[: self._max_people]
 
-    def _load(
-        self,
-        model: str | Path,
-        settings: runtime.Settings,
-        size: int | None,
-        *,
-        helper: bool = False,
-    ) -> tuple[runtime.Runtime, ModelSpec]:
-        loaded, spec, path = load_model(model, settings, size, helper=helper)
+    def _noted(self, network: Network) -> tuple[runtime.Runtime, ModelSpec]:
+        """A network, after a note about it for `header`."""
+        loaded, spec, path = network
         self._models.append(
             {
                 "name": spec.name,
                 "sha256": files.sha256(path),
                 "runtime": loaded.name,
                 "precision": loaded.precision,
+                "input": list(spec.input),
             }
         )
         return loaded, spec
@@ -226,17 +228,17 @@ class PoseEstimator:
 def load_model(
     model: str | Path,
     settings: runtime.Settings,
-    size: int | None = None,
+    size: runtime.Size = None,
     *,
     helper: bool = False,
-) -> tuple[runtime.Runtime, ModelSpec, Path]:
+) -> Network:
     """A network by built-in name or file (.onnx; .safetensors with [train]), ready to run.
 
     Args:
         model: name or file.
         settings: where and how to run.
-        size: height of the input of a pose network or of CPM's person network, pixels; None =
-            the network's own. Other detectors keep theirs.
+        size: height of the input of a pose network or of CPM's person network, pixels (other
+            detectors keep theirs), or its width and height; None = the network's own.
         helper: it works beside the network that `settings` are about: "int8" means "auto" where
             it has no INT8 form.
     """
@@ -245,6 +247,29 @@ def load_model(
         settings = dataclasses.replace(settings, precision="auto")
     load = _load_torch if path.suffix == ".safetensors" else runtime.load
     return (*load(path, settings, size), path)
+
+
+def load_person(
+    person: str | Path,
+    settings: runtime.Settings,
+    *,
+    beside: str | Path,
+    size: int | None = None,
+    person_size: int | None = None,
+) -> Network:
+    """A person network, ready to run.
+
+    Args:
+        person: name or file.
+        settings: of the pose network; "int8" means "auto" where this one has no such form.
+        beside: the pose network, name or file.
+        size: as of `PoseEstimator`.
+        person_size: likewise.
+    """
+    if person_size is None and person == "person":
+        person_size = catalog.PERSON_SIZES.get(str(beside))
+    wanted = size if person_size is None else (person_size, person_size)
+    return load_model(person, settings, wanted, helper=True)
 
 
 def _settings(

@@ -29,6 +29,7 @@ class Settings(BaseModel):
     model: str = "balanced"
     person: str = Field("person", description='"none": one person fills the picture')
     size: int | None = Field(None, ge=8)
+    person_size: int | None = Field(None, ge=8)
     precision: Literal["auto", "float32", "bf16", "int8"] = "auto"
     runtime: Literal["auto", "openvino", "onnxruntime"] = "auto"
     device: str = "cpu"

@@ -255,8 +255,8 @@ def skeleton_of(recipe: Recipe, sets: dict[str, list[Sample]]) -> Skeleton:
 
 
 def start_state(path: Path) -> dict[str, Tensor]:
-    """Tensors to start from: our safetensors, MoveNet's .tflite, or YOLOX-nano's .onnx."""
-    if path.suffix == ".tflite":
+    """Tensors to start from: our safetensors, MoveNet's .tflite or .json, YOLOX-nano's .onnx."""
+    if path.suffix in (".tflite", ".json"):
         return read_movenet(path)
     if path.suffix == ".onnx":
         return read_yolox(path)

@@ -1,7 +1,8 @@
-"""MoveNet Lightning (.tflite, Apache-2.0) -> the names of `lite`.
+"""MoveNet Lightning and Thunder (Apache-2.0) -> the names of `lite`.
 
-The file is int8 per channel; OpenVINO reads it and hands out its constants, dequantised by
-the graph's own arithmetic. The net is MobileNetV2 with a pyramid and four heads (joint maps,
+A .tflite file is int8 per channel: OpenVINO reads it and hands out its constants, dequantised by
+the graph's own arithmetic. The .json of a TensorFlow.js graph model has float16 weights beside it.
+The net is MobileNetV2 (Thunder's 1.75 times as wide) with a pyramid and four heads (joint maps,
 person centre, joint regression, joint offset); the first is taken.
 """
 
@@ -14,16 +15,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from humanpose.checkpoints import tfjs
 from humanpose.errors import FormatError, InputError
 from humanpose.nets.mobilenet import Block, Head, MobileNetV2, Pyramid, SameConv, Separable
+
+_WIDTHS = (1.0, 1.75)  # Lightning, Thunder
 
 
 class _MoveNet(nn.Module):
     """The part of MoveNet that is read, its layers declared in the file's order."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: float) -> None:
         super().__init__()
-        self.backbone = MobileNetV2()
+        self.backbone = MobileNetV2(width=width)
         self.pyramid = Pyramid(self.backbone.widths)
         self.maps = Head(self.pyramid.width, 17)
 
@@ -63,18 +67,26 @@ def read_movenet(path: Path) -> dict[str, Tensor]:
 
     Raises:
         InputError: if the file is not there.
-        FormatError: if it is not MoveNet Lightning.
+        FormatError: if it is not MoveNet's.
     """
-    found = _graph_convolutions(path)
-    expected = _MoveNet().convolutions()
+    if path.suffix == ".json":
+        found = tfjs.convolutions(path, "kpt_heatmap_0/conv2d_5/")
+    else:
+        found = _graph_convolutions(path)
+    fitting = [width for width in _WIDTHS if _fits(found[:1], _MoveNet(width).backbone.stem.conv)]
+    expected = _MoveNet(fitting[0] if fitting else 1.0).convolutions()
     state: dict[str, Tensor] = {}
     for i, (name, conv) in enumerate(expected):
-        if i >= len(found) or found[i][0].size != conv.weight.numel():
-            raise FormatError(f"{path}: not MoveNet Lightning (layer {i}, {name}, does not fit)")
+        if not _fits(found[i : i + 1], conv):
+            raise FormatError(f"{path}: not MoveNet (layer {i}, {name}, does not fit)")
         weight, bias = found[i]
         state[f"{name}.weight"] = torch.from_numpy(weight.reshape(tuple(conv.weight.shape)).copy())
         state[f"{name}.bias"] = torch.from_numpy(bias.reshape(-1).copy())
     return state
+
+
+def _fits(found: list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]], conv: nn.Conv2d) -> bool:
+    return bool(found) and found[0][0].size == conv.weight.numel()
 
 
 def _graph_convolutions(path: Path) -> list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:

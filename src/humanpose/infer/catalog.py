@@ -7,6 +7,9 @@ from pathlib import Path
 from humanpose.errors import InputError
 
 FOLDER = Path(__file__).resolve().parent.parent / "weights"
+# Beside these pose networks the built-in person network works at a side of its own, pixels: a pose
+# network that takes 3 ms need not wait 8 for its boxes. What it costs: docs/training-log.md.
+PERSON_SIZES = {"fast": 224}
 
 
 def installed() -> dict[str, Path]:

@@ -49,11 +49,12 @@ class Lite(nn.Module):
     Args:
         joints: maps.
         refine: blocks of a second look at the maps; 0 = none.
+        width: of the backbone; MoveNet Lightning has 1, Thunder 1.75.
     """
 
-    def __init__(self, joints: int, refine: int = 0) -> None:
+    def __init__(self, joints: int, refine: int = 0, width: float = 1.0) -> None:
         super().__init__()
-        self.backbone = MobileNetV2()
+        self.backbone = MobileNetV2(width=width)
         self.pyramid = Pyramid(self.backbone.widths)
         self.maps = Head(self.pyramid.width, joints)
         self.refine = Refine(self.pyramid.width, joints, refine) if refine else None
@@ -82,6 +83,6 @@ def likelihood(logits: Tensor) -> Tensor:
     return torch.exp(logits - peak) * torch.sigmoid(peak)
 
 
-def lite(joints: int = 19, refine: int = 0) -> Lite:
+def lite(joints: int = 19, refine: int = 0, width: float = 1.0) -> Lite:
     """The pose network with `joints` maps, He-initialised; see `Lite`."""
-    return Lite(joints, refine)
+    return Lite(joints, refine, width)

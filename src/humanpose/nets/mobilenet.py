@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# expansion, channels, repeats, stride
+# expansion, channels at width 1, repeats, stride
 _STAGES = (
     (1, 16, 1, 1),
     (6, 24, 2, 2),
@@ -23,6 +23,15 @@ _STAGES = (
     (6, 160, 3, 2),
     (6, 320, 1, 1),
 )
+
+
+PYRAMID = (24, 32, 64)  # MoveNet's, at any width of the backbone
+
+
+def widened(channels: int, width: float) -> int:
+    """`width` times as many channels, a multiple of 8, as MobileNetV2's authors round."""
+    found = max(8, int(channels * width + 4) // 8 * 8)
+    return found + 8 if found < 0.9 * channels * width else found
 
 
 class SameConv(nn.Module):
@@ -68,26 +77,30 @@ class MobileNetV2(nn.Module):
     Args:
         tail: keep the 320- and 1280-channel end; without it stride 32 has 160 channels and the
             net 0.9 M parameters less.
+        width: of the layers; the 1280 channels of the end stay.
     """
 
-    def __init__(self, *, tail: bool = True) -> None:
+    def __init__(self, *, tail: bool = True, width: float = 1.0) -> None:
         super().__init__()
-        self.stem = SameConv(3, 32, 3, stride=2)
+        channels = widened(32, width)
+        self.stem = SameConv(3, channels, 3, stride=2)
         blocks: list[nn.Module] = []
         taps = []  # index of the last block before each halving of the resolution
-        channels = 32
-        for expansion, width, repeats, first_stride in _STAGES if tail else _STAGES[:-1]:
+        tapped = []
+        for expansion, base, repeats, first_stride in _STAGES if tail else _STAGES[:-1]:
             for i in range(repeats):
                 stride = first_stride if i == 0 else 1
-                blocks.append(Block(channels, width, expansion=expansion, stride=stride))
-                channels = width
+                outputs = widened(base, width)
+                blocks.append(Block(channels, outputs, expansion=expansion, stride=stride))
+                channels = outputs
             # MoveNet takes stride 16 from the 64-channel stage, not from the 96-channel one.
-            if width in (24, 32, 64):
+            if base in (24, 32, 64):
                 taps.append(len(blocks) - 1)
+                tapped.append(channels)
         self.blocks = nn.ModuleList(blocks)
         self.taps = tuple(taps)
-        self.head = SameConv(320, 1280, 1) if tail else None
-        self.widths = (24, 32, 64, 1280 if tail else 160)
+        self.head = SameConv(channels, 1280, 1) if tail else None
+        self.widths = (*tapped, 1280 if tail else channels)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         x = F.relu6(self.stem(x))
@@ -113,13 +126,20 @@ class Separable(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """Join features from coarse to fine: upsample, add the lateral, smooth; (N, 24, h/4, w/4)."""
+    """Join features from coarse to fine: upsample, add the lateral, smooth; (N, 24, h/4, w/4).
 
-    def __init__(self, widths: Sequence[int]) -> None:
+    Args:
+        widths: channels of the features, fine to coarse.
+        fine: its own, at all strides but the coarsest.
+    """
+
+    def __init__(self, widths: Sequence[int], fine: Sequence[int] = PYRAMID) -> None:
         super().__init__()
-        *fine, coarse = widths
-        self.top = SameConv(coarse, fine[-1], 1)
-        self.laterals = nn.ModuleList(SameConv(width, width, 1) for width in reversed(fine))
+        self.top = SameConv(widths[-1], fine[-1], 1)
+        self.laterals = nn.ModuleList(
+            SameConv(width, own, 1)
+            for width, own in zip(reversed(widths[:-1]), reversed(fine), strict=True)
+        )
         outputs = (*reversed(fine[:-1]), fine[0])
         self.smooths = nn.ModuleList(
             Separable(width, out) for width, out in zip(reversed(fine), outputs, strict=True)

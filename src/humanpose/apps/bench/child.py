@@ -76,7 +76,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _loaded(job: dict[str, Any]) -> tuple[Detector | None, Estimator, Settings]:
-    from humanpose.api import load_model
+    from humanpose.api import load_model, load_person
     from humanpose.infer.detector import Detector
     from humanpose.infer.estimator import Estimator
     from humanpose.infer.looks import Procedure
@@ -86,7 +86,9 @@ def _loaded(job: dict[str, Any]) -> tuple[Detector | None, Estimator, Settings]:
     settings = Settings(backend, job["precision"], job["device"], job["threads"], job["cache"])
     detector, crop = None, ""
     if job["person"] != "none":
-        loaded, spec, _ = load_model(job["person"], settings, job["size"], helper=True)
+        loaded, spec, _ = load_person(
+            job["person"], settings, beside=job["model"], size=job["size"]
+        )
         detector = Detector(Clocked(loaded), spec)
         crop = "picture-height" if spec.decode == "peaks" else ""
     loaded, spec, _ = load_model(job["model"], settings, job["size"])

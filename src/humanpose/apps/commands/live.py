@@ -32,6 +32,9 @@ def live(
     size: Annotated[
         int | None, typer.Option(help="Height of the pose network's input (CPM's box size).")
     ] = None,
+    person_size: Annotated[
+        int | None, typer.Option(help="Side of the person network's input, pixels.")
+    ] = None,
     precision: Annotated[str | None, typer.Option(help="auto, float32, bf16 or int8.")] = None,
     runtime: Annotated[str | None, typer.Option(help="auto, openvino or onnxruntime.")] = None,
     device: Annotated[

@@ -82,6 +82,14 @@ def predict(
             min=8, help="Height of the pose network's input (CPM's box size); its own if not given."
         ),
     ] = None,
+    person_size: Annotated[
+        int | None,
+        typer.Option(
+            min=8,
+            help="Side of the square that the person network sees the picture in; its own if not "
+            "given, but 224 beside --model fast.",
+        ),
+    ] = None,
     flip: Annotated[
         bool, typer.Option("--flip", help="Average with the mirrored crop: better, twice the time.")
     ] = False,
@@ -192,6 +200,7 @@ def predict(
         person_score=person_score,
         max_people=max_people,
         size=size,
+        person_size=person_size,
         flip=flip,
         scales=scales,
         crop=crop,

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from humanpose.api import PoseEstimator
 
 _NETWORKS = (
-    *("model", "person", "size", "precision", "runtime", "device", "threads"),
+    *("model", "person", "size", "person_size", "precision", "runtime", "device", "threads"),
     *("person_score", "max_people", "flip"),
 )
 _STEPS = ("smooth", "detect_every")
