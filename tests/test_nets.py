@@ -206,3 +206,30 @@ def test_what_is_not_yolox_is_refused(tmp_path, data):
         read_yolox(data / "weights" / "ultralight_nano_simplepose_192x256.onnx")
     with pytest.raises(InputError, match=r"gone\.onnx"):
         read_yolox(tmp_path / "gone.onnx")
+
+
+@pytest.mark.parametrize(("refine", "width"), [(0, 1.0), (2, 1.0), (0, 1.75)])
+def test_evener_weights_are_the_same_function(refine, width):
+    from humanpose.nets.evening import even_out
+
+    torch.manual_seed(0)
+    net = nets.create("lite", joints=5, refine=refine, width=width).eval()
+    with torch.no_grad():  # sizes as folded normalisation leaves them; refine's end is not zero
+        for i, parameter in enumerate(net.parameters()):
+            parameter.mul_(20.0 ** ((i * 7) % 3 - 1)).add_(0.01 * torch.randn_like(parameter))
+    net, image = net.double(), torch.rand(1, 3, 64, 64).double() * 2 - 1
+    with torch.inference_mode():
+        before = net(image)
+
+    def sizes():
+        return [
+            part.conv.weight.detach().square().mean().mul(part.conv.weight[0].numel()).item()
+            for part in (*net.pyramid.laterals, *(each.pointwise for each in net.pyramid.smooths))
+        ]
+
+    uneven = sizes()
+    even_out(net)
+    with torch.inference_mode():
+        after = net(image)
+    assert before.std() > 0 and torch.allclose(before, after, rtol=1e-9, atol=1e-9)
+    assert max(sizes()) / min(sizes()) < 0.2 * max(uneven) / min(uneven)

@@ -25,6 +25,8 @@ from humanpose.data.readers import read
 from humanpose.data.targets import Targets
 from humanpose.errors import InputError
 from humanpose.files import alone_in
+from humanpose.nets.evening import even_out
+from humanpose.nets.lite import Lite
 from humanpose.nets.torch_runtime import TorchRuntime
 from humanpose.skeleton import BODY19, SKELETONS, Skeleton
 from humanpose.spec import ModelSpec
@@ -64,6 +66,8 @@ def _trained(
         fresh = start_from(net, start)
         if len(fresh) == len(net.state_dict()):
             raise InputError(f"start: nothing in {recipe.start} fits {recipe.net}")
+        if isinstance(net, Lite):
+            even_out(net)
         show(f"started from {recipe.start}; new: {', '.join(fresh) or 'nothing'}")
     unknown = sorted(set(recipe.repeat) - set(sets))
     if unknown:
