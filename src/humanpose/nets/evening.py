@@ -67,8 +67,7 @@ def _streams(net: Lite) -> list[tuple[list[nn.Conv2d], list[nn.Conv2d]]]:
     for (smooth, after_it), lateral in zip(pairwise(smooths), laterals[1:], strict=True):
         found.append(([smooth.pointwise.conv, lateral.conv], [after_it.depthwise.conv]))
     last = net.maps.separable
-    if net.refine is None:  # else the features go together with maps, which have a scale
-        found.append(([smooths[-1].pointwise.conv], [last.depthwise.conv]))
+    found.append(([smooths[-1].pointwise.conv], [last.depthwise.conv]))
     found += [([each.depthwise.conv], [each.pointwise.conv]) for each in (*smooths, last)]
     found.append(([last.pointwise.conv], [net.maps.out.conv]))
     return found

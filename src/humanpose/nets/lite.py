@@ -4,40 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from humanpose.nets.mobilenet import (
-    Block,
-    Head,
-    MobileNetV2,
-    Pyramid,
-    SameConv,
-    initialise,
-)
-
-
-class Refine(nn.Module):
-    """A second look, which corrects the maps where the joints do not make a person.
-
-    Features and first maps at half their resolution through `blocks` wide blocks that see an
-    eighth of the crop to each side every time. It begins by changing nothing.
-    """
-
-    def __init__(self, features: int, joints: int, blocks: int, width: int = 64) -> None:
-        super().__init__()
-        self.down = SameConv(features + joints, width, 3, stride=2)
-        self.blocks = nn.Sequential(
-            *(Block(width, width, expansion=4, stride=1, kernel=5) for _ in range(blocks))
-        )
-        self.lateral = SameConv(features, width, 1)
-        self.out = Head(width, joints)
-
-    def forward(self, features: Tensor, logits: Tensor) -> Tensor:
-        """What to add to `logits` (N, J, h, w), of `features` (N, F, h, w)."""
-        x = self.blocks(self.down(torch.cat([features, likelihood(logits)], dim=1)))
-        x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-        found: Tensor = self.out(x + self.lateral(features))
-        return found
+from humanpose.nets.mobilenet import Head, MobileNetV2, Pyramid, initialise
 
 
 class Lite(nn.Module):
@@ -48,25 +16,20 @@ class Lite(nn.Module):
 
     Args:
         joints: maps.
-        refine: blocks of a second look at the maps; 0 = none.
         width: of the backbone; MoveNet Lightning has 1, Thunder 1.75.
     """
 
-    def __init__(self, joints: int, refine: int = 0, width: float = 1.0) -> None:
+    def __init__(self, joints: int, width: float = 1.0) -> None:
         super().__init__()
         self.backbone = MobileNetV2(width=width)
         self.pyramid = Pyramid(self.backbone.widths)
         self.maps = Head(self.pyramid.width, joints)
-        self.refine = Refine(self.pyramid.width, joints, refine) if refine else None
         initialise(self)
-        if self.refine is not None:
-            nn.init.zeros_(self.refine.out.out.conv.weight)
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits (N, J, H/4, W/4) of a normalised image (N, 3, H, W)."""
-        features = self.pyramid(self.backbone(image))
-        logits: Tensor = self.maps(features)
-        return logits if self.refine is None else logits + self.refine(features, logits)
+        logits: Tensor = self.maps(self.pyramid(self.backbone(image)))
+        return logits
 
     def outputs(self, image: Tensor) -> dict[str, Tensor]:
         """What the exported graph returns: `maps` in [0, 1], see `likelihood`."""
@@ -83,6 +46,6 @@ def likelihood(logits: Tensor) -> Tensor:
     return torch.exp(logits - peak) * torch.sigmoid(peak)
 
 
-def lite(joints: int = 19, refine: int = 0, width: float = 1.0) -> Lite:
+def lite(joints: int = 19, width: float = 1.0) -> Lite:
     """The pose network with `joints` maps, He-initialised; see `Lite`."""
-    return Lite(joints, refine, width)
+    return Lite(joints, width)

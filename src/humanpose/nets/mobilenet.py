@@ -55,13 +55,11 @@ class SameConv(nn.Module):
 class Block(nn.Module):
     """Inverted residual: expand 1x1, depthwise, project 1x1."""
 
-    def __init__(
-        self, inputs: int, outputs: int, *, expansion: int, stride: int, kernel: int = 3
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, *, expansion: int, stride: int) -> None:
         super().__init__()
         hidden = inputs * expansion
         self.expand = SameConv(inputs, hidden, 1) if expansion > 1 else None
-        self.depthwise = SameConv(hidden, hidden, kernel, stride=stride, groups=hidden)
+        self.depthwise = SameConv(hidden, hidden, 3, stride=stride, groups=hidden)
         self.project = SameConv(hidden, outputs, 1)
         self.residual = stride == 1 and inputs == outputs
 
