@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from humanpose.api import load_model
+from humanpose.api import load_model, load_person
 from humanpose.infer import catalog
 from humanpose.infer.runtime import Runtime, Settings, read_spec
 from humanpose.spec import ModelSpec
@@ -24,3 +24,10 @@ def loaded(task: str) -> Iterator[tuple[str, Runtime, ModelSpec]]:
             if runtime.precision not in seen:
                 seen.add(runtime.precision)
                 yield f"**{name}**, {runtime.precision}", runtime, spec
+
+
+def beside() -> Iterator[tuple[str, Runtime, ModelSpec]]:
+    """The person network at the sides that it has beside some of the pose networks, likewise."""
+    for name, side in catalog.PERSON_SIZES.items():
+        runtime, spec, _ = load_person("person", Settings(precision="float32"), beside=name)
+        yield f"**person** at {side} (beside `{name}`), {runtime.precision}", runtime, spec

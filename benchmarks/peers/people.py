@@ -31,7 +31,7 @@ def figures(data: Path, weights: Path, limit: int | None) -> list[Figure]:
     absent: list[Figure] = []
     detectors = {
         f"{label}, score >= {spec.threshold:g}": Detector(network, spec)
-        for label, network, spec in ours.loaded("person")
+        for label, network, spec in (*ours.loaded("person"), *ours.beside())
     }
     sets = {}
     for name in ("coco", "lspet"):

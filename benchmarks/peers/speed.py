@@ -43,8 +43,9 @@ def figures(
     estimators = {}
     for name in ours.named("pose"):
         estimator = PoseEstimator(name)
-        pose, person = (model["precision"] for model in estimator.header("")["models"])
-        estimators[f"**{name}** ({pose}) + person ({person})"] = estimator
+        pose, person = estimator.header("")["models"]
+        label = f"**{name}** ({pose['precision']}) + person at {max(person['input'])}"
+        estimators[f"{label} ({person['precision']})"] = estimator
     found = _full(estimators, frames, child, rounds)
     with tempfile.TemporaryDirectory() as folder:
         enlarged = Path(folder) / "enlarged.mp4"
