@@ -121,6 +121,34 @@ def test_start_from_grows_a_head_and_says_what_is_new():
                        small.state_dict()["backbone.stem.conv.weight"])  # fmt: skip
 
 
+def test_a_wider_start_computes_what_the_narrow_net_did():
+    torch.manual_seed(0)
+    narrow = nets.create("lite", joints=3).eval()
+    wide = nets.create("lite", joints=3, width=1.25, pyramid=[40, 32, 96]).eval()
+    new = start_from(wide, narrow.state_dict(), wider=True)
+    assert "pyramid.top.conv.weight" in new and "maps.out.conv.weight" not in new
+    image = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        assert torch.allclose(wide(image), narrow(image), rtol=1e-4, atol=1e-4)
+    # New channels are not dead: they learn as soon as what they feed has learnt to listen.
+    rates = torch.optim.SGD(wide.parameters(), lr=0.01)
+    for _ in range(3):
+        rates.zero_grad()
+        wide(image).square().mean().backward()
+        rates.step()
+    assert all(p.grad is not None and p.grad.any() for p in wide.parameters())
+    assert wide.pyramid.top.conv.weight.grad[64:].any()
+    wide = nets.create("lite", joints=3, pyramid=[40, 32, 64])
+    name = "pyramid.laterals.2.conv.weight", "maps.separable.pointwise.conv.weight"
+    own = [wide.state_dict()[each].clone() for each in name]
+    start_from(wide, narrow.state_dict())
+    rows, inputs = (wide.state_dict()[each] for each in name)
+    assert not torch.equal(rows, own[0])
+    assert torch.equal(inputs, own[1])  # not asked for: left as it was
+    with pytest.raises(InputError, match=r"pyramid \[24, 32\] is not three counts"):
+        nets.create("lite", pyramid=[24, 32])
+
+
 def test_movenet_is_read_to_the_layer(data, photo):
     """Against the file's own graph run by OpenVINO, whose int8 activations set the distance."""
     import cv2
@@ -217,3 +245,20 @@ def test_evener_weights_are_the_same_function(width):
         after = net(image)
     assert before.std() > 0 and torch.allclose(before, after, rtol=1e-9, atol=1e-9)
     assert max(sizes()) / min(sizes()) < 0.2 * max(uneven) / min(uneven)
+
+
+def test_lite_may_have_batch_normalisation():
+    net = nets.create("lite", joints=5, norm="batch")
+    plain = nets.create("lite", joints=5)
+    kinds = [type(part) for part in net.modules()]
+    assert kinds.count(torch.nn.BatchNorm2d) == kinds.count(torch.nn.Conv2d) - 1  # not the maps
+    assert torch.nn.BatchNorm2d not in [type(part) for part in plain.modules()]
+    biased = [name for name in net.state_dict() if name.endswith("conv.bias")]
+    assert biased == ["maps.out.conv.bias"]
+    assert plain.state_dict().keys() >= {name for name in net.state_dict() if ".norm." not in name}
+    maps = net(torch.randn(2, 3, 64, 64))
+    maps.square().mean().backward()
+    assert maps.shape == (2, 5, 16, 16)
+    assert all(p.grad is not None and p.grad.any() for p in net.parameters())
+    with pytest.raises(InputError, match="norm 'group' is not one of none, batch"):
+        nets.create("lite", norm="group")

@@ -96,6 +96,31 @@ def test_cpm_pools_as_caffe_does_and_as_tensorflow_on_request():
         nets.create("cpm-vgg", pooling="same")
 
 
+def test_cpm_at_another_width_and_start():
+    with torch.device("meta"):
+        whole, half = (
+            nets.create("cpm-vgg", stages=3, init="kaiming", width=width) for width in (1, 0.5)
+        )
+    for name, layer in half.named_modules():
+        if isinstance(layer, nn.Conv2d):
+            widest = whole.get_submodule(name).out_channels
+            assert layer.out_channels == (15 if widest == 15 else widest // 2), name
+    image, sizes = torch.rand(1, 3, 96, 96) - 0.5, {}
+    for init in ("gaussian", "xavier", "kaiming"):
+        torch.manual_seed(0)
+        net = nets.create("cpm-vgg", stages=2, init=init, width=0.25)
+        with torch.no_grad():
+            sizes[init] = float(nets.outputs(net, image)["maps_1"].std())
+    # Through fifteen layers the others' signal dies.
+    assert sizes["gaussian"] < 1e-9 and sizes["xavier"] < 0.01 and 0.1 < sizes["kaiming"] < 10
+    for options, message in (
+        ({"width": 0}, "width must be above 0, not 0"),
+        ({"init": "he"}, "init 'he' is not one of gaussian, kaiming, xavier"),
+    ):
+        with pytest.raises(InputError, match=message):
+            nets.create("cpm-vgg", **options)
+
+
 def test_only_the_slim_nets_have_no_negative_belief():
     image, centre = torch.randn(1, 3, 32, 32), centre_map(32, 32)
     for name, negative in (("cpm-vgg", True), ("cpm-vgg-slim", False)):

@@ -16,6 +16,7 @@ from humanpose.apps.data_sets import Marks, data_path, evenly, read_marks, resol
 from humanpose.apps.specs import person_spec, reference_spec
 from humanpose.apps.training_sheet import sheet
 from humanpose.apps.validation import validation_scores
+from humanpose.checkpoints.exported import read_exported
 from humanpose.checkpoints.movenet import read_movenet
 from humanpose.checkpoints.store import load_weights, start_from
 from humanpose.checkpoints.yolox import read_yolox
@@ -25,6 +26,7 @@ from humanpose.data.readers import read
 from humanpose.data.targets import Targets
 from humanpose.errors import InputError
 from humanpose.files import alone_in
+from humanpose.infer.catalog import installed
 from humanpose.nets.evening import even_out
 from humanpose.nets.lite import Lite
 from humanpose.nets.torch_runtime import TorchRuntime
@@ -58,15 +60,15 @@ def train(
 def _trained(
     recipe: Recipe, folder: Path, fabric: Fabric, *, resume: bool, show: Callable[[str], None]
 ) -> Path:
-    start = start_state(resolved(recipe.start)) if recipe.start else {}
+    start = start_state(recipe.start) if recipe.start else {}
     sets = read_sets(recipe)
     net, spec = network_of(recipe, sets)
     refuse_misfits(recipe, net, spec)
     if start:
-        fresh = start_from(net, start)
+        fresh = start_from(net, start, wider=isinstance(net, Lite))
         if len(fresh) == len(net.state_dict()):
             raise InputError(f"start: nothing in {recipe.start} fits {recipe.net}")
-        if isinstance(net, Lite):
+        if isinstance(net, Lite) and net.norm == "none":
             even_out(net)
         show(f"started from {recipe.start}; new: {', '.join(fresh) or 'nothing'}")
     unknown = sorted(set(recipe.repeat) - set(sets))
@@ -258,10 +260,17 @@ def skeleton_of(recipe: Recipe, sets: dict[str, list[Sample]]) -> Skeleton:
     return found.pop()
 
 
-def start_state(path: Path) -> dict[str, Tensor]:
-    """Tensors to start from: our safetensors, MoveNet's .tflite or .json, YOLOX-nano's .onnx."""
+def start_state(start: str) -> dict[str, Tensor]:
+    """Tensors to start from.
+
+    Args:
+        start: a built-in network's name, or a file: our .safetensors or .onnx, MoveNet's .tflite or
+            .json, YOLOX-nano's .onnx.
+    """
+    path = installed().get(start) or resolved(start)
     if path.suffix in (".tflite", ".json"):
         return read_movenet(path)
     if path.suffix == ".onnx":
-        return read_yolox(path)
+        own = read_exported(path)
+        return read_yolox(path) if own is None else own
     return load_weights(path)[0]

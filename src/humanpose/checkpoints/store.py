@@ -64,11 +64,18 @@ def load_net(path: Path) -> tuple[nn.Module, ModelSpec]:
     return net.eval(), spec
 
 
-def start_from(net: nn.Module, state: dict[str, Tensor]) -> list[str]:
+def start_from(net: nn.Module, state: dict[str, Tensor], *, wider: bool = False) -> list[str]:
     """Copy into `net` every tensor of `state` that fits by name and shape.
 
     A head with more outputs than `state` has takes the rows that exist and keeps its own
     initialisation for the rest, so that a skeleton can grow.
+
+    Args:
+        net: changed in place.
+        state: tensors by the names of `net.state_dict()`.
+        wider: layers of `net` may take more inputs than those of `state` too. What was there
+            does not listen to the new channels at first, so the network's function stays. Not for
+            networks that lay features side by side: their old inputs would lie elsewhere.
 
     Returns:
         Names of the net's tensors that `state` did not fill, in whole or in part.
@@ -78,13 +85,23 @@ def start_from(net: nn.Module, state: dict[str, Tensor]) -> list[str]:
     with torch.no_grad():
         for name, tensor in own.items():
             given = state.get(name)
-            if given is None or given.shape[1:] != tensor.shape[1:]:
+            if given is None or not _fits(given, tensor, wider=wider):
                 missing.append(name)
                 continue
-            rows = min(len(given), len(tensor)) if tensor.dim() else None
-            if rows is None or rows == len(tensor) == len(given):
+            if given.shape == tensor.shape:
                 tensor.copy_(given)
-            else:
-                tensor[:rows].copy_(given[:rows])
-                missing.append(name)
+                continue
+            rows = min(len(given), len(tensor))
+            tensor[:rows] = 0
+            tensor[tuple(slice(most) for most in given[:rows].shape)] = given[:rows]
+            missing.append(name)
     return missing
+
+
+def _fits(given: Tensor, tensor: Tensor, *, wider: bool) -> bool:
+    """Whether `given` is `tensor`, or its first rows; if `wider`, of their first channels."""
+    if given.dim() != tensor.dim():
+        return False
+    if wider and tensor.dim() > 1 and given.shape[1] < tensor.shape[1]:
+        return given.shape[2:] == tensor.shape[2:]
+    return given.shape[1:] == tensor.shape[1:]

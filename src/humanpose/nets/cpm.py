@@ -114,6 +114,7 @@ VARIANTS: dict[str, Variant] = {
 
 _STARTS: dict[str, Callable[[Tensor], Tensor]] = {
     "gaussian": partial(nn.init.normal_, std=0.01),
+    "kaiming": partial(nn.init.kaiming_normal_, nonlinearity="relu"),
     "xavier": nn.init.xavier_uniform_,
 }
 
@@ -138,8 +139,10 @@ class CPM(nn.Module):
         pooling: "ceil" (Caffe) or "floor" (TensorFlow's VALID).
         centre_sigma: of the built-in centre map, pixels: 21 as in training; psycharo's TensorFlow
             port leaves a factor 2 out and so runs with 25 / sqrt(2) = 17.68.
-        init: of the weights: "gaussian", N(0, 0.01), as the Caffe release; "xavier" (uniform), as
-            timctho's TensorFlow port.
+        init: of the weights: "gaussian", N(0, 0.01), as the Caffe release, whose VGG layers then
+            need their published weights; "xavier" (uniform), as timctho's TensorFlow port;
+            "kaiming", which a training from random weights needs.
+        width: every layer's channels are multiplied by it, but for the maps.
     """
 
     def __init__(
@@ -151,6 +154,7 @@ class CPM(nn.Module):
         pooling: str = "ceil",
         centre_sigma: float = 21.0,
         init: str = "gaussian",
+        width: float = 1.0,
     ) -> None:
         super().__init__()
         if init not in _STARTS:
@@ -159,7 +163,10 @@ class CPM(nn.Module):
             raise InputError(f"cpm: pooling {pooling!r} is neither ceil nor floor")
         if stages is not None and stages < 1:
             raise InputError(f"cpm: stages must be at least 1, not {stages}")
+        if not width > 0:
+            raise InputError(f"cpm: width must be above 0, not {width:g}")
         self.variant = variant
+        self.width = width
         self.stages = variant.stages if stages is None else stages
         self.maps = (variant.joints if joints is None else joints) + variant.background
         self.ceil = pooling == "ceil"
@@ -167,11 +174,11 @@ class CPM(nn.Module):
         self._start = _STARTS[init]
         trunk = self._add(variant.features, 3)
         self._add(variant.first, 3 if variant.own_trunk else trunk)
-        width = {"feature": trunk, "belief": self.maps, "centre": 1}
+        channels = {"feature": trunk, "belief": self.maps, "centre": 1}
         for stage in range(2, self.stages + 1):
             if variant.own_trunk:
-                width["feature"] = self._add((self._reduction(stage),), trunk)
-            self._add(self._refinement(stage), sum(width[part] for part in variant.order))
+                channels["feature"] = self._add((self._reduction(stage),), trunk)
+            self._add(self._refinement(stage), sum(channels[part] for part in variant.order))
 
     def forward(self, image: Tensor, centre: Tensor | None = None) -> list[Tensor]:
         """Belief maps of every stage, each (N, maps, h, w).
@@ -225,7 +232,7 @@ class CPM(nn.Module):
             if step.startswith("pool"):
                 continue
             name, kernel, width = step.split()
-            outputs = int(width) or self.maps
+            outputs = max(1, round(int(width) * self.width)) if int(width) else self.maps
             conv = nn.Conv2d(channels, outputs, int(kernel), padding=int(kernel) // 2)
             self._start(conv.weight)
             assert conv.bias is not None

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from humanpose.nets.mobilenet import Head, MobileNetV2, Pyramid, initialise
+from humanpose.errors import InputError
+from humanpose.nets.mobilenet import PYRAMID, Head, MobileNetV2, Pyramid, initialise, normalise
+
+NORMS = ("none", "batch")
 
 
 class Lite(nn.Module):
@@ -17,14 +22,33 @@ class Lite(nn.Module):
     Args:
         joints: maps.
         width: of the backbone; MoveNet Lightning has 1, Thunder 1.75.
+        norm: "none", or "batch" for a training from random weights.
+        pyramid: channels of the pyramid at strides 4, 8 and 16; both MoveNets' if not given.
+
+    Raises:
+        InputError: on another norm, or a pyramid that is not three counts.
     """
 
-    def __init__(self, joints: int, width: float = 1.0) -> None:
+    def __init__(
+        self,
+        joints: int,
+        width: float = 1.0,
+        norm: str = "none",
+        pyramid: Sequence[int] = PYRAMID,
+    ) -> None:
         super().__init__()
+        if len(pyramid) != len(PYRAMID) or min(pyramid) < 1:
+            raise InputError(f"pyramid {list(pyramid)} is not three counts of channels")
+        self.norm = norm
         self.backbone = MobileNetV2(width=width)
-        self.pyramid = Pyramid(self.backbone.widths)
+        self.pyramid = Pyramid(self.backbone.widths, pyramid)
         self.maps = Head(self.pyramid.width, joints)
         initialise(self)
+        if norm not in NORMS:
+            raise InputError(f"norm {norm!r} is not one of {', '.join(NORMS)}")
+        if norm == "batch":
+            for part in (self.backbone, self.pyramid, self.maps.separable):
+                normalise(part)
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits (N, J, H/4, W/4) of a normalised image (N, 3, H, W)."""
@@ -46,6 +70,8 @@ def likelihood(logits: Tensor) -> Tensor:
     return torch.exp(logits - peak) * torch.sigmoid(peak)
 
 
-def lite(joints: int = 19, width: float = 1.0) -> Lite:
+def lite(
+    joints: int = 19, width: float = 1.0, norm: str = "none", pyramid: Sequence[int] = PYRAMID
+) -> Lite:
     """The pose network with `joints` maps, He-initialised; see `Lite`."""
-    return Lite(joints, width)
+    return Lite(joints, width, norm, pyramid)

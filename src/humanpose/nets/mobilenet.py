@@ -1,7 +1,8 @@
 """MobileNetV2 and a small feature pyramid, as MoveNet joins them: one map at stride 4.
 
-No normalisation layers: the weights this project starts from have theirs folded into the
-convolutions, and a fine-tuning that starts there keeps its scale.
+As they stand here they have no normalisation layers: the weights this project starts from have
+theirs folded into the convolutions, and a fine-tuning that starts there keeps its scale. A
+training from random weights learns faster with them; `normalise` puts them in.
 
 Source: Sandler et al. 2018, "MobileNetV2", table 2; Lin et al. 2017, "Feature Pyramid Networks".
 """
@@ -25,7 +26,7 @@ _STAGES = (
 )
 
 
-PYRAMID = (24, 32, 64)  # MoveNet's, at any width of the backbone
+PYRAMID = (24, 32, 64)  # MoveNet's at strides 4, 8, 16, at any width of the backbone
 
 
 def widened(channels: int, width: float) -> int:
@@ -44,11 +45,12 @@ class SameConv(nn.Module):
         self.trailing = stride == 2
         padding = 0 if self.trailing else kernel // 2
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups)
+        self.norm: nn.Module = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         if self.trailing:
             x = F.pad(x, (0, 1, 0, 1))
-        out: Tensor = self.conv(x)
+        out: Tensor = self.norm(self.conv(x))
         return out
 
 
@@ -124,11 +126,11 @@ class Separable(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """Join features from coarse to fine: upsample, add the lateral, smooth; (N, 24, h/4, w/4).
+    """Join features from coarse to fine: upsample, add the lateral, smooth; (N, C, h/4, w/4).
 
     Args:
         widths: channels of the features, fine to coarse.
-        fine: its own, at all strides but the coarsest.
+        fine: its own, at all strides but the coarsest; C is the first.
     """
 
     def __init__(self, widths: Sequence[int], fine: Sequence[int] = PYRAMID) -> None:
@@ -166,6 +168,14 @@ class Head(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.out(self.separable(x))
         return out
+
+
+def normalise(module: nn.Module) -> None:
+    """Batch normalisation after every convolution, which then needs no bias."""
+    for part in module.modules():
+        if isinstance(part, SameConv):
+            part.norm = nn.BatchNorm2d(part.conv.out_channels)
+            part.conv.register_parameter("bias", None)
 
 
 def initialise(module: nn.Module) -> None:

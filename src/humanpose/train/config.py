@@ -34,7 +34,7 @@ class Recipe(BaseModel):
     input: tuple[int, int] = Field(description="width, height of the crop, pixels")
     spec: dict[str, Any] = Field({}, description="of ModelSpec, in place of the net's usual")
     start: str | None = Field(
-        None, description=".safetensors, MoveNet's .tflite, YOLOX-nano's .onnx"
+        None, description="a built-in network, our .safetensors or .onnx, MoveNet's or YOLOX's file"
     )
 
     data: list[str] = Field(description="NAME (below $HUMANPOSE_DATA) or NAME=PATH")
