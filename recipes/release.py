@@ -1,15 +1,14 @@
 r"""Put a trained network into the package: ONNX and INT8 with scores inside, a card, its state.
 
-    python recipes/release.py balanced runs/mpii_small --data lspet --data coco \
+    python recipes/release.py balanced runs/thunder --data lspet --data coco \
       --data mpii=$HUMANPOSE_DATA/mpii_small
     python recipes/release.py person runs/person --data coco --data lspet \
       --marks runs/marks.json --threshold 0.14 --float32
 
 Scores the exported float32 network on the whole validation parts, then writes
 src/humanpose/weights/NAME.onnx, NAME.int8.onnx (calibrated on the training parts; refused if it
-loses more than a point of any score; left out with --float32) and NAME.md, and
-recipes/state/NAME.safetensors (float16, to go on from:
-`--set start=recipes/state/NAME.safetensors`).
+loses more than a point of any score; left out with --float32) and NAME.md. A training goes on from
+NAME.onnx with `--set start=NAME`.
 """
 
 from __future__ import annotations
@@ -41,10 +40,9 @@ from humanpose.spec import METADATA_KEY, ModelSpec
 from humanpose.types import Score
 
 ROOT = Path(__file__).resolve().parent.parent
-STARTS = {
-    "lite": "MoveNet SinglePose Lightning, Google, Apache-2.0",
-    "person": "YOLOX-nano, Megvii, Apache-2.0",
-}
+LIGHTNING = "MoveNet SinglePose Lightning, Google, Apache-2.0"
+THUNDER = "MoveNet SinglePose Thunder, Google, Apache-2.0"
+YOLOX = "YOLOX-nano, Megvii, Apache-2.0"
 PARTS = {
     "lspet": "LSPET 8501-9000",
     "coco": "COCO image ids divisible by 11",
@@ -60,11 +58,12 @@ DATA = {
 
 def licences(spec: ModelSpec) -> dict[str, str]:
     """Of its code, data, weights and start."""
+    start = LIGHTNING if spec.options.get("width", 1) == 1 else THUNDER
     return {
         "code": "Apache-2.0",
         "data": "; ".join(DATA[name] for name in spec.data),
         "weights": "trained on research data; check the data's terms before commercial use",
-        "start": STARTS[spec.net],
+        "start": YOLOX if spec.net == "person" else start,
     }
 
 
@@ -211,8 +210,6 @@ def main() -> None:
     made = f"{progress['step']} steps at commit {commit}"
     with atomic_write(catalog.FOLDER / f"{spec.name}.md") as file:
         file.write(card(spec, scores, in_int8, parity, made).encode())
-    halved = {name: tensor.half() for name, tensor in state.items()}
-    save_weights(ROOT / "recipes" / "state" / f"{spec.name}.safetensors", halved, spec)
     for rule, value in spec.scores.items():
         print(f"{rule}: {value:.4f}" + (f", int8 {in_int8[rule]:.4f}" if in_int8 else ""))
 

@@ -12,9 +12,11 @@ from onnx import numpy_helper
 
 from humanpose import nets
 from humanpose.apps.export import compare, export
-from humanpose.checkpoints.store import load_net, save_weights
-from humanpose.errors import InputError
+from humanpose.apps.training import start_state
+from humanpose.checkpoints.store import load_net, save_weights, start_from
+from humanpose.errors import FormatError, InputError
 from humanpose.infer import runtime
+from humanpose.infer.catalog import weights_path
 from humanpose.infer.runtime import Settings
 from humanpose.nets.torch_runtime import TorchRuntime
 from humanpose.skeleton import BODY19, CPM14, MPII16
@@ -170,3 +172,24 @@ def test_wrong_calls_are_one_clear_line(cli, tmp_path, options, message):
     code, _, err = cli("export", made(tmp_path, "lite"), "-o", tmp_path / "s.onnx", *options)
     assert code == 2 and message in err and len(err.splitlines()) == 1
     assert not (tmp_path / "s.onnx").exists()
+
+
+def test_a_training_starts_from_an_exported_network(tmp_path):
+    torch.manual_seed(0)
+    net = nets.create("lite", joints=19)
+    with torch.no_grad():  # of biases that are alike a file holds one
+        for parameter in net.parameters():
+            parameter.add_(0.01 * torch.randn_like(parameter))
+    spec = ModelSpec("t", "pose", "lite", {"joints": 19}, BODY19, (64, 64))
+    save_weights(tmp_path / "t.safetensors", net.state_dict(), spec)
+    export(tmp_path / "t.safetensors", tmp_path / "t.onnx")
+    state = start_state(str(tmp_path / "t.onnx"))
+    assert state.keys() == net.state_dict().keys()
+    for name, value in net.state_dict().items():
+        assert torch.allclose(state[name], value, rtol=1e-3, atol=1e-7), name  # float16
+    assert start_from(net, start_state("fast")) == []  # a built-in network by name
+    with pytest.raises(FormatError, match=r"fast\.int8\.onnx: is quantised; .*float32"):
+        start_state(str(weights_path("fast").with_name("fast.int8.onnx")))
+    (tmp_path / "bad.onnx").write_bytes(b"no network at all")
+    with pytest.raises(FormatError, match=r"bad\.onnx: not an ONNX file"):
+        start_state(str(tmp_path / "bad.onnx"))

@@ -19,15 +19,16 @@ from humanpose.apps.data_sets import evenly
 from humanpose.apps.export import Lower, _traced, export
 from humanpose.apps.gate import Examples
 from humanpose.apps.quantise import _in_parts, nncf_module, quantised
+from humanpose.checkpoints.exported import read_exported
 from humanpose.checkpoints.store import load_net, save_weights
 from humanpose.errors import MissingExtraError
 from humanpose.infer import runtime
+from humanpose.infer.catalog import weights_path
 from humanpose.infer.runtime import Settings
 from humanpose.nets.torch_runtime import Deployed, TorchRuntime
 from humanpose.skeleton import BODY19, CPM14
 from humanpose.spec import ModelSpec
 
-ROOT = Path(__file__).resolve().parent.parent
 CPM = {
     "multiple_of": 8, "channels": "bgr", "mean": (128.0,) * 3, "std": (256.0,) * 3, "stride": 8,
 }  # fmt: skip
@@ -188,11 +189,13 @@ def test_a_missing_quantiser_names_its_extra(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_the_default_pose_network_passes_and_a_limit_of_zero_refuses(
+def test_a_built_in_pose_network_passes_and_a_limit_of_zero_refuses(
     cli, data, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(gate, "_CALIBRATION", 100)
-    weights, path = ROOT / "recipes" / "state" / "balanced.safetensors", tmp_path / "b.onnx"
+    shipped = weights_path("fast")
+    weights, path = tmp_path / "fast.safetensors", tmp_path / "b.onnx"
+    save_weights(weights, read_exported(shipped), runtime.read_spec(shipped))
     call = ("export", weights, "-o", path, "--precision", "int8")
     call += ("--calibrate", f"lspet={data / 'lspet'}")
     code, out, _ = cli(*call)

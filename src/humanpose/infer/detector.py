@@ -89,13 +89,11 @@ class Detector:
 def fitting(picture: tuple[int, int], largest: tuple[int, int], multiple: int) -> tuple[int, int]:
     """Input (width, height) for a whole `picture`, as large in it as in `largest` but less padded.
 
-    In steps of two multiples: a runtime prepares itself for each shape that comes, so they shall be
-    few.
+    In steps of `multiple`: a runtime prepares itself for each shape that comes.
     """
     scale = min(largest[0] / picture[0], largest[1] / picture[1])
-    step = 2 * multiple
     sides = [
-        most - max(0, most - round(side * scale)) // step * step
+        most - max(0, most - round(side * scale)) // multiple * multiple
         for side, most in zip(picture, largest, strict=True)
     ]
     return (max(multiple, sides[0]), max(multiple, sides[1]))
