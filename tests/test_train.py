@@ -1,10 +1,12 @@
 import math
+from collections import Counter
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from humanpose import files, nets
 from humanpose.apps.training import network_of
@@ -400,6 +402,35 @@ def test_two_ranks_share_each_batch():
     assert [a + b for a, b in zip(*parts, strict=True)] == whole
     with pytest.raises(InputError, match="cannot be shared by 3 processes"):
         Order(21, plan, 0, ranks=3)
+
+
+def test_crops_of_a_batch_have_one_of_the_sizes(samples, tmp_path):
+    sizes = [(64, 64), (32, 96), (96, 32)]
+    plan = recipe(samples=400, batch=4, sizes=sizes)
+    batches = list(Order(20, plan, 0))
+    drawn = [{size for _, _, size in batch} for batch in batches]
+    assert all(len(each) == 1 for each in drawn)
+    counts = Counter(size for each in drawn for size in each)
+    assert set(counts) == {0, 1, 2} and min(counts.values()) > 20
+    assert list(Order(20, plan, 37)) == batches[37:]  # a resumed run draws the same
+    without = Order(20, recipe(samples=400, batch=4), 0)
+    assert [[key[:2] for key in batch] for batch in batches] == list(without)
+
+    plain = Augmentation(scale=(1, 1), rotation=0, shift=0, colour=0)
+    dataset = PoseDataset(samples, POSE, plain, sizes=sizes)
+    for number, (width, height) in enumerate(sizes):
+        item = dataset[0, 3, number]
+        assert item["image"].shape == (height, width, 3)
+        (maps,) = (item[name] for name in item if item[name].ndim == 3 and name != "image")
+        assert maps.shape[1:] == (height // 4, width // 4)
+        y, x = np.unravel_index(maps[0].argmax(), maps.shape[1:])
+        assert item["image"][4 * y + 1, 4 * x + 1].min() > 120  # the target lies on the joint
+    net = nets.create("lite", joints=19)
+    fit(plan.model_copy(update={"samples": 24}), net, POSE, dataset, lambda _: {}, tmp_path / "run")
+    with pytest.raises(InputError, match="sizes: 64x100: lite takes multiples of 32"):
+        refuse_misfits(recipe(sizes=[[64, 100]]), net, POSE)
+    with pytest.raises(ValidationError, match="person network sees the whole picture"):
+        recipe(task="person", net="person", sizes=[[64, 64]])
 
 
 def test_every_sample_is_seen_once_an_epoch_and_order_follows_the_step():

@@ -156,6 +156,7 @@ def dataset_of(
         targets=targets,
         taught=recipe.distil > 0,
         everybody=everybody,
+        sizes=recipe.sizes,
     )
 
 

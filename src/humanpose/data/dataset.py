@@ -38,6 +38,8 @@ _HRNET_HALF_BODY_LEAST = 8
 class PoseDataset:
     """Persons as crops; indexed by (epoch, sample), so that randomness can be keyed by both.
 
+    With `sizes` by (epoch, sample, size).
+
     Args:
         samples: annotated persons of any skeletons, in pictures of their own or in packs.
         spec: of the network: input, context, stride, grid, pad and the skeleton of the maps.
@@ -46,6 +48,7 @@ class PoseDataset:
         targets: how joints become maps.
         taught: also give the maps of the packs' teacher; `has_teacher` must hold of the samples.
         everybody: who else may be in the pictures, for targets of all people; None = `samples`.
+        sizes: (width, height) of crops in place of `spec.input`.
     """
 
     def __init__(
@@ -58,9 +61,11 @@ class PoseDataset:
         targets: Targets = Targets(),
         taught: bool = False,
         everybody: Sequence[Sample] | None = None,
+        sizes: Sequence[tuple[int, int]] = (),
     ) -> None:
         self.samples = tuple(samples)
         self.spec = spec
+        self._sized = [replace(spec, input=size) for size in sizes] or [spec]
         self.rules = rules
         self.seed = seed
         self.targets = targets
@@ -70,36 +75,36 @@ class PoseDataset:
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, key: tuple[int, int]) -> Batchable:
+    def __getitem__(self, key: tuple[int, ...]) -> Batchable:
         """One crop: image (H, W, 3) uint8, known (J,): INSIDE, OUTSIDE ..., maps of `targets`."""
-        epoch, index = key
+        epoch, index, *size = key
+        spec = self._sized[size[0] if size else 0]
         sample = self.samples[index]
         rng = generator(self.seed, epoch, index)
-        crop, flipped = random_crop(self._crop(sample, rng), self.rules, rng)
-        image = random_pixels(crop.cut(image_of(sample), self.spec.pad), self.rules, rng)
-        skeleton = self.spec.skeleton
+        crop, flipped = random_crop(self._crop(sample, spec, rng), self.rules, rng)
+        image = random_pixels(crop.cut(image_of(sample), spec.pad), self.rules, rng)
+        skeleton = spec.skeleton
         joints = joints_in(crop, sample, skeleton, flipped)
         if self.rules.cut and rng.random() < self.rules.cut:
-            image, joints = cut_off(image, joints, self.spec.pad, rng)
+            image, joints = cut_off(image, joints, spec.pad, rng)
         known = joint_state(joints, crop.size)
         others = np.empty((0, *joints.shape), np.float32)
         if self._others and self._others[index]:
             moved = [replace(o, joints=in_pixels_of(sample, o)) for o in self._others[index]]
             others = np.stack([joints_in(crop, o, skeleton, flipped) for o in moved])
-        maps = self.targets.maps(joints, known, others, self.spec)
+        maps = self.targets.maps(joints, known, others, spec)
         if self.taught and isinstance(sample, PackedSample) and sample.cells and sample.teacher:
             given = sample.teacher_maps()
             maps["teacher"] = carried(
-                given, sample.cells, sample.teacher, crop, self.spec, flipped=flipped
+                given, sample.cells, sample.teacher, crop, spec, flipped=flipped
             )
         return {"image": image, "known": known, **maps}
 
-    def _crop(self, sample: Sample, rng: np.random.Generator) -> Crop:
+    def _crop(self, sample: Sample, spec: ModelSpec, rng: np.random.Generator) -> Crop:
         box = sample.box
         if rng.random() < self.rules.half_body:
             half = hrnet_half_body_box if self.rules.rule == "hrnet" else half_body_box
             box = half(sample.joints, sample.skeleton, rng, default=box)
-        spec = self.spec
         return crop_of_box(box, spec.input, context=spec.context, centre=spec.crop_centre)
 
 

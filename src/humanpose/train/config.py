@@ -32,6 +32,9 @@ class Recipe(BaseModel):
     options: dict[str, Any] = Field({}, description="of the net; `joints` follows the skeleton")
     skeleton: str | None = Field(None, description="by name; None = the one of the data")
     input: tuple[int, int] = Field(description="width, height of the crop, pixels")
+    sizes: list[tuple[int, int]] = Field(
+        [], description="each batch's crops have one of these, by lot; `input` if none is given"
+    )
     spec: dict[str, Any] = Field({}, description="of ModelSpec, in place of the net's usual")
     start: str | None = Field(
         None, description="a built-in network, our .safetensors or .onnx, MoveNet's or YOLOX's file"
@@ -101,6 +104,8 @@ class Recipe(BaseModel):
             raise ValueError("loss cpm needs targets cpm")
         if self.loss == "place" and self.targets == "cpm":
             raise ValueError("targets cpm have a background, which loss place does not know")
+        if self.sizes and self.task == "person":
+            raise ValueError("sizes are of crops; a person network sees the whole picture")
         if self.hardest and self.loss == "place":
             raise ValueError("hardest counts with loss mse or cpm, not with place")
         return self

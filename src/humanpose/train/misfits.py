@@ -30,6 +30,11 @@ def refuse_misfits(recipe: Recipe, net: nn.Module, spec: ModelSpec) -> None:
         raise InputError(f"backbone_lr: {recipe.net} has no part called backbone; use rates")
     if recipe.task == "person":
         return
+    for size in recipe.sizes:
+        if min(size) < 1 or any(side % spec.multiple_of for side in size):
+            raise InputError(
+                f"sizes: {size[0]}x{size[1]}: {recipe.net} takes multiples of {spec.multiple_of}"
+            )
     points = set(spec.skeleton.points)
     unknown = sorted(set(recipe.joint_weights) - points)
     if unknown:

@@ -15,12 +15,15 @@ from humanpose.data.people import PersonDataset
 from humanpose.errors import InputError
 from humanpose.train.config import Recipe
 
+_LOT = 2  # beside (seed, epoch), which shuffles: another stream of random numbers
+
 
 class Order:
     """Batches of (epoch, sample), so that resume is exact and ranks share a batch.
 
     Each epoch visits the set in another order; what does not fill a whole batch at its end is
-    left out of that epoch.
+    left out of that epoch. Where the recipe has `sizes`, a third number is one of them, the same
+    for the whole batch.
 
     Args:
         size: of the data set.
@@ -46,7 +49,8 @@ class Order:
         share = recipe.batch // ranks
         self.part = slice(rank * share, (rank + 1) * share)
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[tuple[int, ...]]]:
+        sizes = len(self.recipe.sizes)
         batch, per_epoch = self.recipe.batch, max(1, self.size // self.recipe.batch)
         shuffled, order = -1, np.zeros(0, np.int64)
         for step in range(self.first_step, self.recipe.steps):
@@ -55,7 +59,9 @@ class Order:
                 order = np.random.default_rng((self.recipe.seed, epoch)).permutation(self.size)
                 shuffled = epoch
             whole = order[place * batch : (place + 1) * batch]
-            yield [(epoch, int(i)) for i in whole[self.part]]
+            lot = np.random.default_rng((self.recipe.seed, _LOT, step))
+            size = (int(lot.integers(sizes)),) if sizes else ()
+            yield [(epoch, int(i), *size) for i in whole[self.part]]
 
     def __len__(self) -> int:
         return self.recipe.steps - self.first_step
@@ -69,7 +75,7 @@ def loader_of(
         len(dataset), recipe, first_step, rank=fabric.global_rank, ranks=fabric.world_size
     )
     loader: DataLoader[Any] = DataLoader(
-        dataset,  # type: ignore[arg-type]  # indexed by (epoch, sample), not by a number
+        dataset,  # type: ignore[arg-type]  # indexed by (epoch, sample ...), not by a number
         batch_sampler=order,
         num_workers=recipe.workers,
         worker_init_fn=worker_init,
