@@ -1,4 +1,4 @@
-r"""Put a trained network into the package: ONNX and INT8 with scores inside, a card, its state.
+r"""Put a trained network into the package: ONNX and INT8 with scores inside, and a card.
 
     python recipes/release.py balanced runs/thunder --data lspet --data coco \
       --data mpii=$HUMANPOSE_DATA/mpii_small
@@ -58,12 +58,14 @@ DATA = {
 
 def licences(spec: ModelSpec) -> dict[str, str]:
     """Of its code, data, weights and start."""
-    start = LIGHTNING if spec.options.get("width", 1) == 1 else THUNDER
+    start = YOLOX
+    if spec.net == "lite":
+        start = LIGHTNING if spec.options.get("width", 1) == 1 else THUNDER
     return {
         "code": "Apache-2.0",
         "data": "; ".join(DATA[name] for name in spec.data),
         "weights": "trained on research data; check the data's terms before commercial use",
-        "start": YOLOX if spec.net == "person" else start,
+        "start": start,
     }
 
 

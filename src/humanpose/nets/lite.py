@@ -39,13 +39,13 @@ class Lite(nn.Module):
         super().__init__()
         if len(pyramid) != len(PYRAMID) or min(pyramid) < 1:
             raise InputError(f"pyramid {list(pyramid)} is not three counts of channels")
+        if norm not in NORMS:
+            raise InputError(f"norm {norm!r} is not one of {', '.join(NORMS)}")
         self.norm = norm
         self.backbone = MobileNetV2(width=width)
         self.pyramid = Pyramid(self.backbone.widths, pyramid)
         self.maps = Head(self.pyramid.width, joints)
         initialise(self)
-        if norm not in NORMS:
-            raise InputError(f"norm {norm!r} is not one of {', '.join(NORMS)}")
         if norm == "batch":
             for part in (self.backbone, self.pyramid, self.maps.separable):
                 normalise(part)

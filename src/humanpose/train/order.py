@@ -50,7 +50,6 @@ class Order:
         self.part = slice(rank * share, (rank + 1) * share)
 
     def __iter__(self) -> Iterator[list[tuple[int, ...]]]:
-        sizes = len(self.recipe.sizes)
         batch, per_epoch = self.recipe.batch, max(1, self.size // self.recipe.batch)
         shuffled, order = -1, np.zeros(0, np.int64)
         for step in range(self.first_step, self.recipe.steps):
@@ -59,9 +58,15 @@ class Order:
                 order = np.random.default_rng((self.recipe.seed, epoch)).permutation(self.size)
                 shuffled = epoch
             whole = order[place * batch : (place + 1) * batch]
-            lot = np.random.default_rng((self.recipe.seed, _LOT, step))
-            size = (int(lot.integers(sizes)),) if sizes else ()
+            size = self._size(step)
             yield [(epoch, int(i), *size) for i in whole[self.part]]
+
+    def _size(self, step: int) -> tuple[int, ...]:
+        """Which of the recipe's sizes the batch of `step` has; nothing where there are none."""
+        if not self.recipe.sizes:
+            return ()
+        lot = np.random.default_rng((self.recipe.seed, _LOT, step))
+        return (int(lot.integers(len(self.recipe.sizes))),)
 
     def __len__(self) -> int:
         return self.recipe.steps - self.first_step
