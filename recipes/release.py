@@ -2,6 +2,8 @@ r"""Put a trained network into the package: ONNX and INT8 with scores inside, an
 
     python recipes/release.py balanced runs/thunder --data lspet --data coco \
       --data mpii=$HUMANPOSE_DATA/mpii_small
+    python recipes/release.py accurate runs/both --input 288x384 --weights-of balanced \
+      --data lspet --data coco --data mpii=$HUMANPOSE_DATA/mpii_small
     python recipes/release.py person runs/person --data coco --data lspet \
       --marks runs/marks.json --threshold 0.14 --float32
 
@@ -9,11 +11,15 @@ Scores the exported float32 network on the whole validation parts, then writes
 src/humanpose/weights/NAME.onnx, NAME.int8.onnx (calibrated on the training parts; refused if it
 loses more than a point of any score; left out with --float32) and NAME.md. A training goes on from
 NAME.onnx with `--set start=NAME`.
+
+With --weights-of, NAME is another's network at another input: its files hold what differs, and
+where in the other's files the weights lie, as ONNX has it ("external data").
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import shutil
 import subprocess
@@ -39,6 +45,7 @@ from humanpose.infer.runtime import Settings
 from humanpose.spec import METADATA_KEY, ModelSpec
 from humanpose.types import Score
 
+SHARED = 1024  # bytes of a tensor; to say where it lies takes 150
 ROOT = Path(__file__).resolve().parent.parent
 LIGHTNING = "MoveNet SinglePose Lightning, Google, Apache-2.0"
 THUNDER = "MoveNet SinglePose Thunder, Google, Apache-2.0"
@@ -101,18 +108,50 @@ def describe(path: Path, spec: ModelSpec) -> None:
         file.write(model.SerializeToString())
 
 
+def share(path: Path, other: Path) -> None:
+    """Make an ONNX file read from `other`, beside it, the large tensors that both have."""
+    model, content = onnx.load(path), other.read_bytes()
+    # With it, what changes `other` changes this file too, and its SHA-256 in records.
+    checksum = hashlib.sha1(content, usedforsecurity=False).hexdigest()
+    for tensor in model.graph.initializer:
+        raw = tensor.raw_data
+        at = content.find(raw) if len(raw) >= SHARED else -1
+        if at < 0:
+            continue
+        tensor.ClearField("raw_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        for key, value in (
+            ("location", other.name),
+            ("offset", str(at)),
+            ("length", str(len(raw))),
+            ("checksum", checksum),
+        ):
+            tensor.external_data.add(key=key, value=value)
+    with atomic_write(path) as file:
+        file.write(model.SerializeToString())
+
+
+def input_size(text: str) -> tuple[int, int]:
+    """(width, height) from "288x384", or from the side of a square."""
+    width, _, height = text.partition("x")
+    return int(width), int(height or width)
+
+
 def card(
     spec: ModelSpec,
     scores: dict[str, list[Score]],
     in_int8: dict[str, float],
     parity: list[Parity],
     made: str,
+    weights_of: str | None,
 ) -> str:
     """The model card, Markdown."""
     path = catalog.FOLDER / f"{spec.name}.onnx"
     size = f"{path.stat().st_size / 1e6:.2f} MB of ONNX with float16 weights"
     if in_int8:
         size += f", {path.with_suffix('.int8.onnx').stat().st_size / 1e6:.2f} MB in INT8"
+    if weights_of:
+        size += f", beside the files of `{weights_of}`, whose weights it has"
     marks = " --marks runs/marks.json" if spec.task == "person" else ""
     lines = [
         f"# {spec.name}",
@@ -169,7 +208,8 @@ def main() -> None:
     parser.add_argument("--data", action="append", required=True, metavar="NAME[=PATH]")
     parser.add_argument("--marks")
     parser.add_argument("--threshold", type=float, help="of a person network")
-    parser.add_argument("--input", type=int, help="of a person network: side, if not as trained")
+    parser.add_argument("--input", type=input_size, help="WIDTHxHEIGHT or side, if not as trained")
+    parser.add_argument("--weights-of", metavar="NAME", help="released from the same run")
     parser.add_argument("--float32", action="store_true", help="without an INT8 form")
     parser.add_argument("--note", help="what the recipe does not say of this run")
     args = parser.parse_args()
@@ -181,7 +221,7 @@ def main() -> None:
     if args.threshold is not None:
         spec = replace(spec, threshold=args.threshold)
     if args.input is not None:
-        spec = replace(spec, input=(args.input, args.input))
+        spec = replace(spec, input=args.input)
     # Both forms are made aside: a refused INT8 form must not lie beside a new network.
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "w.safetensors"
@@ -202,6 +242,8 @@ def main() -> None:
             there.unlink(missing_ok=True)
             if made_aside.exists():
                 shutil.move(made_aside, there)
+                if args.weights_of:
+                    share(there, there.with_name(there.name.replace(args.name, args.weights_of)))
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"],
         cwd=ROOT,
@@ -211,7 +253,7 @@ def main() -> None:
     ).stdout.strip()
     made = f"{progress['step']} steps at commit {commit}"
     with atomic_write(catalog.FOLDER / f"{spec.name}.md") as file:
-        file.write(card(spec, scores, in_int8, parity, made).encode())
+        file.write(card(spec, scores, in_int8, parity, made, args.weights_of).encode())
     for rule, value in spec.scores.items():
         print(f"{rule}: {value:.4f}" + (f", int8 {in_int8[rule]:.4f}" if in_int8 else ""))
 

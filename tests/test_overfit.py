@@ -27,8 +27,8 @@ HRNET = {
     "targets": "exact", "sigma": 2.0, "lr": 3e-3, "epochs": 300,
 }  # fmt: skip
 CPM = {
-    "net": "cpm-vgg", "options": {"stages": 3, "width": 0.5, "init": "kaiming"}, "side": 96,
-    "targets": "cpm", "sigma": 0.875, "loss": "cpm", "lr": 1e-3, "epochs": 300,
+    "net": "cpm-vgg", "options": {"stages": 3, "width": 0.375, "init": "kaiming"}, "side": 96,
+    "targets": "cpm", "sigma": 0.875, "loss": "cpm", "lr": 1e-3, "epochs": 700,
 }  # fmt: skip
 HOURGLASS = {
     "net": "hourglass1", "options": {}, "side": 64, "targets": "exact", "sigma": 1.5, "lr": 3e-3,
