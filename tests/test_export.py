@@ -112,6 +112,32 @@ def test_every_stage_of_an_hourglass_agrees_with_torch(tmp_path):
     check_stages(weights, path, FOLDED)
 
 
+def test_a_file_that_mirrors_by_itself_gives_the_mean_of_the_crop_and_its_mirror_image(tmp_path):
+    weights, path = made(tmp_path, "cpm-vgg-slim"), tmp_path / "f.onnx"
+    export(weights, path, stages=True, flip=True)
+    net, spec = load_net(weights)
+    plain, images = TorchRuntime(net, spec, stages=True), crops(spec, 3)
+    mirrored = plain.run(images[:, :, ::-1])
+    swapped = [*CPM14.flip_index, 14]  # the background is its own
+    for backend in ("openvino", "onnxruntime"):
+        loaded, read = runtime.load(path, Settings(backend, "float32", cache=""))
+        assert read.flip and not spec.flip
+        found = loaded.run(images)
+        for name, maps in plain.run(images).items():
+            wanted = (maps + mirrored[name][:, swapped, :, ::-1]) / 2
+            assert np.abs(found[name] - wanted).max() < TOLERANCE * np.ptp(maps)
+            assert np.abs(found[name] - maps).max() > 100 * TOLERANCE * np.ptp(maps)
+        (alone,) = loaded.run(images[:1])["maps"] - found["maps"][:1]
+        assert np.abs(alone).max() < 1e-6
+
+
+def test_maps_that_lie_uneven_in_the_crop_are_not_mirrored_inside(tmp_path):
+    weights = made(tmp_path, "hourglass2")
+    with pytest.raises(InputError, match=r"hourglass2\.safetensors: its maps do not lie even in"):
+        export(weights, tmp_path / "f.onnx", flip=True)
+    assert not (tmp_path / "f.onnx").exists()
+
+
 @pytest.mark.parametrize("stage", ["conv5_2_CPM", "Mconv7_stage2", "Mconv7_stage3"])
 def test_a_fault_in_any_stage_shows_a_hundred_times_above_the_tolerance(staged, tmp_path, stage):
     weights, path = staged

@@ -42,6 +42,7 @@ class ModelSpec:
         crop_centre: crop pixel the box centre falls on.
         stride: crop pixels per heat-map cell; `grid` says where cell 0 lies (heatmap.py).
         background: the last map is background.
+        flip: the graph itself averages the maps with those of the mirrored crop.
         decode: rule of heatmap.decode, or the detector's.
         threshold: least score of a reported person (task "person").
         data: what it was trained on, one line each.
@@ -69,6 +70,7 @@ class ModelSpec:
     stride: int = 4
     grid: str = "centre"
     background: bool = False
+    flip: bool = False
     decode: str = "dark"
     threshold: float = 0.3
     data: tuple[str, ...] = ()
@@ -83,6 +85,14 @@ class ModelSpec:
                 raise ValueError(f"spec: {name} {getattr(self, name)!r} is not one of {allowed}")
         if min(self.input) < 1 or any(side % self.multiple_of for side in self.input):
             raise ValueError(f"spec: input {self.input} is not a multiple of {self.multiple_of}")
+        if self.flip and (self.grid != "centre" or self.task == "person"):
+            raise ValueError("spec: flip needs maps whose grid lies even in the crop")
+
+    @property
+    def flip_index(self) -> list[int]:
+        """Map that holds each map's mirror image; the background is its own."""
+        index = [int(i) for i in self.skeleton.flip_index]
+        return [*index, len(index)] if self.background else index
 
     def to_json(self) -> str:
         """One line of JSON; `from_json` reads it back."""

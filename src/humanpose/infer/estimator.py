@@ -126,10 +126,7 @@ class Estimator:
         maps = np.stack(stages, axis=1)
         if not self.procedure.flip:
             return maps
-        index = spec.skeleton.flip_index
-        if spec.background:
-            index = np.append(index, len(index))
-        back = unflipped(maps[len(crops) :], index, shifted=shifted)
+        back = unflipped(maps[len(crops) :], spec.flip_index, shifted=shifted)
         return np.asarray((maps[: len(crops)] + back) / 2, np.float32)
 
     def _merged(

@@ -84,7 +84,7 @@ class Procedure:
         return zooms
 
 
-def unflipped(maps: F32, flip_index: np.ndarray, *, shifted: bool) -> F32:
+def unflipped(maps: F32, flip_index: Sequence[int], *, shifted: bool) -> F32:
     """Maps (..., K, h, w) of mirrored crops, turned back.
 
     Args:
@@ -92,7 +92,7 @@ def unflipped(maps: F32, flip_index: np.ndarray, *, shifted: bool) -> F32:
         flip_index: (K,) map that holds each joint's mirror image.
         shifted: move them right by one cell, the first column kept (HRNet's SHIFT_HEATMAP).
     """
-    back = maps[..., flip_index, :, ::-1]
+    back = maps[..., list(flip_index), :, ::-1]
     if shifted:
         back = np.concatenate([back[..., :1], back[..., :-1]], axis=-1)
     return back

@@ -242,8 +242,15 @@ def _read_openvino(path: Path) -> tuple[Any, ModelSpec]:
         model = ov.Core().read_model(path)
         text = model.get_rt_info(["framework", METADATA_KEY]).astype(str)
     except RuntimeError as error:
-        raise FormatError(f"{path}: damaged, or not a model made by humanpose export") from error
+        raise _unreadable(path) from error
     return model, ModelSpec.from_json(text, origin=str(path))
+
+
+def _unreadable(path: Path) -> FormatError:
+    return FormatError(
+        f"{path}: damaged, or not a model made by humanpose export, or without the file beside it "
+        "that holds its weights (as accurate.onnx has them in balanced.onnx)"
+    )
 
 
 def _openvino_precision(core: Any, device: str, wanted: str) -> str:
@@ -303,7 +310,7 @@ def _load_onnxruntime(path: Path, settings: Settings, size: Size) -> tuple[Runti
         session = ort.InferenceSession(str(path), options, providers=[provider])
         text = session.get_modelmeta().custom_metadata_map[METADATA_KEY]
     except Exception as error:  # ONNX Runtime raises a dozen types of its own
-        raise FormatError(f"{path}: damaged, or not a model made by humanpose export") from error
+        raise _unreadable(path) from error
     spec = sized(ModelSpec.from_json(text, origin=str(path)), size, path)
     width = session.get_inputs()[0].shape[2]
     if isinstance(width, int) and width != spec.input[0]:

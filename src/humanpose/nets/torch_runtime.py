@@ -17,7 +17,8 @@ class Deployed(nn.Module):
     """`net` with its pixel rules inside: what is exported, and what validation runs.
 
     `forward` takes RGB uint8 (N, H, W, 3) and gives the spec's named outputs, float32; with
-    `stages` also the maps of every stage.
+    `stages` also the maps of every stage. Where the spec says "flip", each map is the mean of the
+    crop's own and of its mirror image's, turned back.
     """
 
     def __init__(self, net: nn.Module, spec: ModelSpec, *, stages: bool = False) -> None:
@@ -25,16 +26,25 @@ class Deployed(nn.Module):
         self.net = net
         self.names = output_names(spec) + (stage_names(net, spec) if stages else ())
         self.bgr = spec.channels == "bgr"
+        self.flip = spec.flip
+        if self.flip:
+            self.register_buffer("flip_index", torch.tensor(spec.flip_index))
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1))
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        named = nets.outputs(self.net, self.normalised(image))
+        x = self.normalised(image)
+        named = nets.outputs(self.net, torch.cat([x, x.flip(3)]) if self.flip else x)
+        found = [named[name] for name in self.names]
+        if self.flip:
+            found = [self._merged(maps, image.shape[0]) for maps in found]
         # A cast that changes nothing would stand in the exported graph.
-        return tuple(
-            out if out.dtype == torch.float32 else out.float()
-            for out in (named[name] for name in self.names)
-        )
+        return tuple(out if out.dtype == torch.float32 else out.float() for out in found)
+
+    def _merged(self, maps: Tensor, count: int) -> Tensor:
+        """Maps (2 N, K, h, w) of N crops and then of their mirror images as N means."""
+        assert isinstance(self.flip_index, Tensor)
+        return (maps[:count] + maps[count:].flip(3).index_select(1, self.flip_index)) / 2
 
     def normalised(self, image: Tensor) -> Tensor:
         """RGB uint8 (N, H, W, 3) -> what the network takes, (N, 3, H, W) channels-last."""

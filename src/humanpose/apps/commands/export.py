@@ -37,6 +37,10 @@ def export(
         bool,
         typer.Option("--stages", help="Give the maps of every stage too (CPM, hourglass)."),
     ] = False,
+    flip: Annotated[
+        bool,
+        typer.Option("--flip", help="The file averages with the mirrored crop, at twice the work."),
+    ] = False,
     precision: Annotated[
         str, typer.Option(help="float32, bf16 (checked, nothing is quantised) or int8.")
     ] = "float32",
@@ -75,7 +79,7 @@ def export(
     if calibrate:
         examples = Examples.read(calibrate)
         lower = exporting.Lower(precision, examples, limit, typer.echo)
-    reports = exporting.export(weights, output, crops, stages=stages, lower=lower)
+    reports = exporting.export(weights, output, crops, stages=stages, flip=flip, lower=lower)
     on = f"{len(crops)} pictures" if crops is not None else "noise"
     typer.echo(f"{output}: {output.stat().st_size / 1e6:.2f} MB; compared on {on}")
     typer.echo(f"{'':34}{'value':>10}{'joint, px':>12}{'score':>10}")

@@ -14,7 +14,9 @@ def models() -> None:
         spec = read_spec(path)
         size = path.stat().st_size / 1e6
         width, height = spec.input
-        typer.echo(f"{name}: {spec.task}, net {spec.net}, input {width}x{height}, {size:.1f} MB")
+        twice = " and its mirror image" if spec.flip else ""
+        line = f"{name}: {spec.task}, net {spec.net}, input {width}x{height}{twice}, {size:.1f} MB"
+        typer.echo(line)
         typer.echo(f"  trained on: {', '.join(spec.data)}; {spec.recipe}")
         for part, licence in spec.licences.items():
             typer.echo(f"  licence of {part}: {licence}")
