@@ -61,6 +61,8 @@ def _reduce(rank: int, count: int, file: str, out: str) -> None:
         took.append(time.monotonic() - start)
     if rank == 0:
         Path(out).write_text(str(statistics.median(took[WARM:])))
+    dist.barrier()
+    dist.destroy_process_group()  # else its threads may abort the process as it ends
 
 
 def reduce_seconds(folder: Path, count: int) -> float:

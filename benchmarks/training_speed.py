@@ -106,7 +106,10 @@ def published(hrnet: Path, folder: Path, batch: int, steps: int) -> Callable[[],
 
     def one_round() -> float:
         some = torch.utils.data.Subset(dataset, range(batch * steps))
-        loader = DataLoader(some, batch, shuffle=True, num_workers=2, worker_init_fn=worker_init)
+        loader = DataLoader(
+            some, batch, shuffle=True, num_workers=2, worker_init_fn=worker_init,
+            multiprocessing_context="fork",  # this process was spawned; their data set cannot be
+        )  # fmt: skip
         timed = Timed(loader, batch)
         train(config, timed, net, JointsMSELoss(True), optimizer, 0, "", "", writer)
         return timed.rate()

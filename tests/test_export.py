@@ -219,3 +219,13 @@ def test_a_training_starts_from_an_exported_network(tmp_path):
     (tmp_path / "bad.onnx").write_bytes(b"no network at all")
     with pytest.raises(FormatError, match=r"bad\.onnx: not an ONNX file"):
         start_state(str(tmp_path / "bad.onnx"))
+
+
+def test_a_training_starts_from_weights_that_lie_in_anothers_file(tmp_path):
+    own, others = start_state("accurate"), start_state("balanced")
+    assert own.keys() == others.keys()
+    assert all(torch.equal(own[name], value) for name, value in others.items())
+    alone = tmp_path / "accurate.onnx"
+    alone.write_bytes(weights_path("accurate").read_bytes())
+    with pytest.raises(FormatError, match=r"accurate\.onnx: the file that holds its weights is no"):
+        start_state(str(alone))

@@ -20,10 +20,12 @@ def read_exported(path: Path) -> dict[str, Tensor] | None:
 
     Raises:
         InputError: if the file is not there.
-        FormatError: if it is not an ONNX file, or quantised.
+        FormatError: if it is not an ONNX file, or quantised, or its weights lie in a file that is
+            not beside it.
     """
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from onnx import ModelProto, numpy_helper
+    from onnx.checker import ValidationError
 
     try:
         model = ModelProto.FromString(read_limited(path, _LIMIT_BYTES))
@@ -34,10 +36,13 @@ def read_exported(path: Path) -> dict[str, Tensor] | None:
         return None
     if ModelSpec.from_json(said[0], origin=str(path)).precision != "float32":
         raise FormatError(f"{path}: is quantised; a training starts from the float32 file")
-    return {
-        tensor.name.removeprefix(_NET).removesuffix(_HALF): torch.from_numpy(
-            numpy_helper.to_array(tensor).copy()
-        ).float()
-        for tensor in model.graph.initializer
-        if tensor.name.startswith(_NET)
-    }
+    try:
+        return {
+            tensor.name.removeprefix(_NET).removesuffix(_HALF): torch.from_numpy(
+                numpy_helper.to_array(tensor, str(path.parent)).copy()
+            ).float()
+            for tensor in model.graph.initializer
+            if tensor.name.startswith(_NET)
+        }
+    except (OSError, ValidationError) as error:
+        raise FormatError(f"{path}: the file that holds its weights is not here") from error
