@@ -198,6 +198,7 @@ def test_accurate_has_its_weights_in_the_files_of_balanced_as_they_are_now(suffi
     said = [{entry.key: entry.value for entry in t.external_data} for t in model.graph.initializer]
     outside = [each for each in said if each]
     assert {each["location"] for each in outside} == {other.name}
+    assert catalog.WEIGHTS_OF == {"accurate": "balanced"}
     # Another `balanced` wants another `accurate`: recipes/release.py.
     now = hashlib.sha1(other.read_bytes(), usedforsecurity=False).hexdigest()
     assert {each["checksum"] for each in outside if "checksum" in each} == {now}

@@ -16,6 +16,8 @@ def models() -> None:
         width, height = spec.input
         twice = " and its mirror image" if spec.flip else ""
         line = f"{name}: {spec.task}, net {spec.net}, input {width}x{height}{twice}, {size:.1f} MB"
+        if name in catalog.WEIGHTS_OF:
+            line += f" beside {catalog.WEIGHTS_OF[name]}, whose weights it has"
         typer.echo(line)
         typer.echo(f"  trained on: {', '.join(spec.data)}; {spec.recipe}")
         for part, licence in spec.licences.items():
