@@ -2,7 +2,7 @@ r"""Put a trained network into the package: ONNX and INT8 with scores inside, an
 
     python recipes/release.py balanced runs/thunder --data lspet --data coco \
       --data mpii=$HUMANPOSE_DATA/mpii_small
-    python recipes/release.py accurate runs/thunder4 --flip --weights-of balanced \
+    python recipes/release.py accurate runs/thunder4 --flip \
       --data lspet --data coco --data mpii=$HUMANPOSE_DATA/mpii_small
     python recipes/release.py person runs/person --data coco --data lspet \
       --marks runs/marks.json --threshold 0.14 --float32
@@ -12,8 +12,9 @@ src/humanpose/weights/NAME.onnx, NAME.int8.onnx (calibrated on the training part
 loses more than a point of any score; left out with --float32) and NAME.md. A training goes on from
 NAME.onnx with `--set start=NAME`.
 
-With --weights-of, NAME is another's network at another input: its files hold what differs, and
-where in the other's files the weights lie, as ONNX has it ("external data").
+A network that has another's weights (catalog.WEIGHTS_OF) is released from the same run after that
+other: its files hold what differs, and where in the other's files the weights lie, as ONNX has it
+("external data").
 """
 
 from __future__ import annotations
@@ -144,15 +145,14 @@ def card(
     in_int8: dict[str, float],
     parity: list[Parity],
     made: str,
-    weights_of: str | None,
 ) -> str:
     """The model card, Markdown."""
     path = catalog.FOLDER / f"{spec.name}.onnx"
     size = f"{path.stat().st_size / 1e6:.2f} MB of ONNX with float16 weights"
     if in_int8:
         size += f", {path.with_suffix('.int8.onnx').stat().st_size / 1e6:.2f} MB in INT8"
-    if weights_of:
-        size += f", beside the files of `{weights_of}`, whose weights it has"
+    if spec.name in catalog.WEIGHTS_OF:
+        size += f", beside the files of `{catalog.WEIGHTS_OF[spec.name]}`, whose weights it has"
     marks = " --marks runs/marks.json" if spec.task == "person" else ""
     lines = [
         f"# {spec.name}",
@@ -211,7 +211,6 @@ def main() -> None:
     parser.add_argument("--threshold", type=float, help="of a person network")
     parser.add_argument("--input", type=input_size, help="WIDTHxHEIGHT or side, if not as trained")
     parser.add_argument("--flip", action="store_true", help="see humanpose export")
-    parser.add_argument("--weights-of", metavar="NAME", help="released from the same run")
     parser.add_argument("--float32", action="store_true", help="without an INT8 form")
     parser.add_argument("--note", help="what the recipe does not say of this run")
     args = parser.parse_args()
@@ -244,8 +243,9 @@ def main() -> None:
             there.unlink(missing_ok=True)
             if made_aside.exists():
                 shutil.move(made_aside, there)
-                if args.weights_of:
-                    share(there, there.with_name(there.name.replace(args.name, args.weights_of)))
+                if args.name in catalog.WEIGHTS_OF:
+                    other = there.name.replace(args.name, catalog.WEIGHTS_OF[args.name])
+                    share(there, there.with_name(other))
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"],
         cwd=ROOT,
@@ -255,7 +255,7 @@ def main() -> None:
     ).stdout.strip()
     made = f"{progress['step']} steps at commit {commit}"
     with atomic_write(catalog.FOLDER / f"{spec.name}.md") as file:
-        file.write(card(spec, scores, in_int8, parity, made, args.weights_of).encode())
+        file.write(card(spec, scores, in_int8, parity, made).encode())
     for rule, value in spec.scores.items():
         print(f"{rule}: {value:.4f}" + (f", int8 {in_int8[rule]:.4f}" if in_int8 else ""))
 
