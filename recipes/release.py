@@ -5,7 +5,7 @@ r"""Put a trained network into the package: ONNX and INT8 with scores inside, an
     python recipes/release.py accurate runs/thunder4 --flip \
       --data lspet --data coco --data mpii=$HUMANPOSE_DATA/mpii_small
     python recipes/release.py person runs/person --data coco --data lspet \
-      --marks runs/marks.json --threshold 0.14 --float32
+      --marks runs/marks.json --threshold 0.16 --input 256 --float32
 
 Scores the exported float32 network on the whole validation parts, then writes
 src/humanpose/weights/NAME.onnx, NAME.int8.onnx (calibrated on the training parts; refused if it
