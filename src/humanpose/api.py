@@ -62,6 +62,7 @@ class PoseEstimator:
         scales, crop, decode, compat: see `infer.looks.Procedure`. `crop` defaults to
             "picture-height" where the person network gives places without sizes (CPM's).
         keep_maps: give every person the heat maps of all stages the network file has.
+        second_look: see `infer.looks.Procedure`.
         profile: told where the time goes (`infer.profile`).
 
     Raises:
@@ -88,6 +89,7 @@ class PoseEstimator:
         decode: str = "",
         compat: str = "",
         keep_maps: bool = False,
+        second_look: float | None = None,
         hands: str | Path | None = None,
         profile: Profile | None = None,
     ) -> None:
@@ -102,7 +104,7 @@ class PoseEstimator:
             self._detector = Detector(finder, found, threshold=person_score, profile=profile)
             if found.decode == "peaks":
                 crop = crop or "picture-height"
-        procedure = Procedure(flip, scales, crop, decode, keep_maps, compat)
+        procedure = Procedure(flip, scales, crop, decode, keep_maps, compat, second_look)
         self._estimator = Estimator(loaded, spec, procedure, profile)
         self._hands = None
         if hands is not None:

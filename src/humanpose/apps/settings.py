@@ -37,6 +37,7 @@ class Settings(BaseModel):
     person_score: float | None = Field(None, ge=0, le=1)
     max_people: int | None = Field(None, ge=1)
     flip: bool = False
+    second_look: float | None = Field(None, ge=0, le=180)
 
     smooth: Literal["none", "kalman", "one-euro"] = "kalman"
     detect_every: int = Field(1, ge=1)

@@ -122,7 +122,7 @@ def read_boxes(found: F32, threshold: float) -> tuple[F32, F32]:
 
 def _in_picture(boxes: F32, crop: Crop, size: tuple[int, int]) -> F32:
     """Boxes of the crop carried into the picture and cut at its edges."""
-    low = crop.to_picture(boxes[:, :2])
-    high = crop.to_picture(boxes[:, :2] + boxes[:, 2:])
-    low, high = np.clip(low, 0, size), np.clip(high, 0, size)
-    return np.concatenate([low, high - low], axis=1).astype(np.float32)
+    corners = boxes.reshape(-1, 2, 2).cumsum(1)  # x, y, then with width and height added
+    corners = crop.to_picture(corners).clip(0, np.array(size, np.float32))
+    corners[:, 1] -= corners[:, 0]
+    return corners.reshape(-1, 4)

@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from humanpose import heatmap
 from humanpose.errors import InputError
 from humanpose.geometry import crop_around, crop_of_box, mirrored
+from humanpose.infer import catalog
 from humanpose.infer.looks import Procedure, averaged, unflipped
 from humanpose.infer.profile import CROPS, MAPS, NETWORK, Profile, phase
 from humanpose.infer.runtime import Runtime
+from humanpose.infer.upright import tilts, torso_of, upright_crop
 from humanpose.spec import ModelSpec
 from humanpose.types import F32, U8, Crop, Person
 
@@ -47,6 +49,8 @@ class Estimator:
         self._decode = "argmax" if matlab else procedure.decode or spec.decode
         self._by_height = (procedure.crop or spec.crop) == "picture-height"
         self._zooms = procedure.zooms(1.0 if self._by_height else spec.context)
+        self._torso = torso_of(spec.skeleton)
+        self._second_look = self._tilt_from()
 
     def estimate(self, image: U8, boxes: F32, box_scores: F32 | None = None) -> tuple[Person, ...]:
         """One Person per box, in the order of `boxes`.
@@ -74,11 +78,10 @@ class Estimator:
         size = (image.shape[1], image.shape[0])
         with phase(self._profile, CROPS):
             crops = [self._crop(box, size, zoom) for box in boxes for zoom in self._zooms]
-        maps = self._maps(image, crops)
-        if self.spec.background:
-            maps = maps[:, :, :-1]
-        maps, cells = self._merged(maps, crops, boxes, size)
+        maps, cells = self._merged(self._maps(image, crops), crops, boxes, size)
         joints, scores = read_maps(maps[:, -1], cells, self._decode)
+        if self._second_look:
+            self._look_again(image, boxes, maps, cells, joints, scores)
         keep = self.procedure.keep_maps
         return [
             Person(
@@ -93,6 +96,56 @@ class Estimator:
             for i in range(len(boxes))
         ]
 
+    def _tilt_from(self) -> float:
+        """Degrees from upright from which a person is looked at twice; 0 = nobody is.
+
+        Raises:
+            InputError: if that is asked for and cannot be told of this network's joints.
+        """
+        asked, spec = self.procedure.second_look, self.spec
+        if self._by_height or self.procedure.compat:  # which stand for systems that look once
+            why = "with compat or crops by the picture's height"
+        elif not len(self._torso):
+            why = "of a network without shoulders and hips, which say how somebody lies"
+        else:
+            return catalog.SECOND_LOOK.get(spec.name, 0.0) if asked is None else asked
+        if asked:
+            raise InputError(f"model {spec.name!r}: there is no second look {why}")
+        return 0.0
+
+    def _look_again(
+        self,
+        image: U8,
+        boxes: F32,
+        maps: F32,
+        cells: list[Crop],
+        joints: F32,
+        scores: F32,
+    ) -> None:
+        """Change what the first look found of those who are not upright, in place."""
+        spec, size = self.spec, (image.shape[1], image.shape[0])
+        tilt = tilts(joints, scores, self._torso)
+        rows = np.flatnonzero(np.abs(tilt) >= self._second_look)
+        if not len(rows):
+            return
+        with phase(self._profile, CROPS):
+            crops = [
+                upright_crop(
+                    self._crop(boxes[i], size),
+                    joints[i],
+                    float(tilt[i]),
+                    context=spec.context,
+                    centre=spec.crop_centre,
+                )
+                for i in rows
+            ]
+        for i, look, crop in zip(rows, self._maps(image, crops), crops, strict=True):
+            target = heatmap.cells_of(crop, spec.stride, spec.grid)
+            maps[i] = averaged(np.stack([maps[i], look]), [cells[i], target], target)
+            cells[i] = target
+        turned = [cells[i] for i in rows]
+        joints[rows], scores[rows] = read_maps(maps[rows, -1], turned, self._decode)
+
     def _crop(self, box: F32, picture: tuple[int, int], zoom: float = 1.0) -> Crop:
         """The crop of `box` in a `picture` (width, height), `zoom` times as large as usual."""
         spec = self.spec
@@ -104,7 +157,7 @@ class Estimator:
         return crop_of_box(box, spec.input, context=context, centre=spec.crop_centre)
 
     def _maps(self, image: U8, crops: list[Crop]) -> F32:
-        """Maps (N, S, K, h, w) of the crops, background last if the net has it.
+        """Maps (N, S, K, h, w) of the crops, without background.
 
         S is 1 unless all stages were asked for and the network gives them.
         """
@@ -124,10 +177,10 @@ class Estimator:
         if self.procedure.keep_maps:  # "maps" is the last of them
             stages = [found[name] for name in found if name.startswith("maps_")] or stages
         maps = np.stack(stages, axis=1)
-        if not self.procedure.flip:
-            return maps
-        back = unflipped(maps[len(crops) :], spec.flip_index, shifted=shifted)
-        return np.asarray((maps[: len(crops)] + back) / 2, np.float32)
+        if self.procedure.flip:
+            back = unflipped(maps[len(crops) :], spec.flip_index, shifted=shifted)
+            maps = np.asarray((maps[: len(crops)] + back) / 2, np.float32)
+        return maps[:, :, :-1] if spec.background else maps
 
     def _merged(
         self, maps: F32, crops: Sequence[Crop], boxes: F32, picture: tuple[int, int]

@@ -1,4 +1,4 @@
-"""Several looks at one person made one: mirrored crops, and crops at several scales."""
+"""Several looks at one person made one: mirrored, turned, at several scales."""
 
 from __future__ import annotations
 
@@ -36,6 +36,8 @@ class Procedure:
         compat: "" = this project's own way; "matlab": maps enlarged to the picture, summed there,
             whole pixels (CPM's benchmark); "hrnet": the flip test mirrors the crop itself and
             moves the maps by one cell.
+        second_look: degrees from upright from which a person is looked at a second time, in a crop
+            turned upright, and the maps are averaged; 0 = nobody is, None = the network's own.
     """
 
     flip: bool = False
@@ -44,12 +46,15 @@ class Procedure:
     decode: str = ""
     keep_maps: bool = False
     compat: str = ""
+    second_look: float | None = None
 
     def __post_init__(self) -> None:
         for name, allowed in (("crop", _CROPS), ("decode", DECODE_RULES), ("compat", COMPAT)):
             value = getattr(self, name)
             if value and value not in allowed:
                 raise InputError(f"{name} {value!r} is not one of {', '.join(allowed)}")
+        if self.second_look is not None and not 0 <= self.second_look <= 180:
+            raise InputError(f"second look from {self.second_look:g} degrees: write 0 to 180")
         self.zooms(1.0)
 
     def __str__(self) -> str:
@@ -58,6 +63,9 @@ class Procedure:
         for name in ("scales", "crop", "decode", "compat"):
             if value := getattr(self, name):
                 parts.append(f"{name} {value}")
+        if self.second_look is not None:
+            from_where = f"from {self.second_look:g} degrees" if self.second_look else "never"
+            parts.append(f"second look {from_where}")
         return ", ".join(parts)
 
     def zooms(self, context: float) -> tuple[float, ...]:

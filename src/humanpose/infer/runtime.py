@@ -179,8 +179,14 @@ class _OpenVino:
         self._requests: dict[tuple[int, ...], Any] = {}
 
     def run(self, crops: U8) -> dict[str, F32]:
+        import openvino as ov
+
         request = self.ready(*crops.shape[:3])
-        request.infer([np.ascontiguousarray(crops)], share_inputs=True)
+        # Not infer(): it collects the outputs in a dictionary, a quarter of a millisecond's work.
+        crops = np.ascontiguousarray(crops)
+        request.set_input_tensor(ov.Tensor(crops, shared_memory=True))
+        request.start_async()
+        request.wait()
         # Copies: the request's own buffers are overwritten by the next call.
         return {
             name: np.array(request.get_output_tensor(i).data, np.float32)

@@ -70,6 +70,10 @@ def evaluate(
     flip: Annotated[
         bool, typer.Option("--flip", help="Flip test: average with the mirrored crop.")
     ] = False,
+    second_look: Annotated[
+        float | None,
+        typer.Option(min=0, max=180, metavar="DEGREES", help="As of predict; 0: one look."),
+    ] = None,
     size: Annotated[
         int | None, typer.Option(min=8, help="Height of a pose network's input, pixels.")
     ] = None,
@@ -119,7 +123,7 @@ def evaluate(
 
         reporting.prepare(output, force=force, with_plots=plots)
     settings = Settings(runtime, precision)
-    procedure = Procedure(flip, scales, crop, decode, compat=net_compat)
+    procedure = Procedure(flip, scales, crop, decode, compat=net_compat, second_look=second_look)
     sets, found = loading.read_all(data, entries, split, rules)
     for entry in dict.fromkeys(entries):
         if entry not in found:

@@ -48,6 +48,13 @@ def live(
     flip: Annotated[
         bool | None, typer.Option("--flip/--no-flip", help="Average with the mirrored crop.")
     ] = None,
+    second_look: Annotated[
+        float | None,
+        typer.Option(
+            metavar="DEGREES",
+            help="Look again, turned upright, at who is so far from it; 0: never.",
+        ),
+    ] = None,
     smooth: Annotated[
         str | None, typer.Option(metavar="METHOD", help="none, kalman (default) or one-euro.")
     ] = None,

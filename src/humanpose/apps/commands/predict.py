@@ -93,6 +93,16 @@ def predict(
     flip: Annotated[
         bool, typer.Option("--flip", help="Average with the mirrored crop: better, twice the time.")
     ] = False,
+    second_look: Annotated[
+        float | None,
+        typer.Option(
+            metavar="DEGREES",
+            min=0,
+            max=180,
+            help="Look again, in a crop turned upright, at people so far from upright; 0: never. "
+            "Default: the network's own (60 of the built-in ones).",
+        ),
+    ] = None,
     scales: Annotated[
         str,
         typer.Option(
@@ -202,6 +212,7 @@ def predict(
         size=size,
         person_size=person_size,
         flip=flip,
+        second_look=second_look,
         scales=scales,
         crop=crop,
         decode=decode,

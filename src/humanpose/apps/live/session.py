@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _NETWORKS = (
     *("model", "person", "size", "person_size", "precision", "runtime", "device", "threads"),
-    *("person_score", "max_people", "flip"),
+    *("person_score", "max_people", "flip", "second_look"),
 )
 _STEPS = ("smooth", "detect_every")
 _SOURCE = ("source", "topic", "rate", "retries")
