@@ -153,7 +153,8 @@ def card(
         size += f", {path.with_suffix('.int8.onnx').stat().st_size / 1e6:.2f} MB in INT8"
     if spec.name in catalog.WEIGHTS_OF:
         size += f", beside the files of `{catalog.WEIGHTS_OF[spec.name]}`, whose weights it has"
-    marks = " --marks runs/marks.json" if spec.task == "person" else ""
+    options = " --marks runs/marks.json" if spec.task == "person" else " --second-look 0"
+    one_look = "" if spec.task == "person" else ", of one look at each person"
     lines = [
         f"# {spec.name}",
         "",
@@ -163,7 +164,7 @@ def card(
         f"- Data: the training parts of {', '.join(spec.data)}",
         *(f"- Licence of {part}: {text}" for part, text in spec.licences.items()),
         "",
-        f"Scores on the validation parts ({', '.join(PARTS[name] for name in scores)}):",
+        f"Scores on the validation parts ({', '.join(PARTS[name] for name in scores)}){one_look}:",
         "",
         "| data | rule | float32, % |" + " INT8, % |" * bool(in_int8),
         "|---|---|---|" + "---|" * bool(in_int8),
@@ -175,9 +176,15 @@ def card(
                 lines[-1] += f" {100 * in_int8[f'{name} {each.rule}']:.1f} |"
     lines += ["", "The commands that print them:", "", "```sh"]
     lines += [
-        f"humanpose evaluate {spec.name} --data {WHERE.get(name, name)}{marks}" for name in scores
+        f"humanpose evaluate {spec.name} --data {WHERE.get(name, name)}{options}" for name in scores
     ]
     lines += ["```", ""]
+    if spec.name in catalog.SECOND_LOOK:
+        lines += [
+            f"By the name `{spec.name}` it looks again, in a crop turned upright, at who is turned "
+            f"by {catalog.SECOND_LOOK[spec.name]:g} degrees or more: docs/peers.md has those scores.",
+            "",
+        ]
     tables = [rows[0] for rows in scores.values() if len(rows[0].joints)]
     if tables:
         lines += ["Per joint:", "", "| joint | " + " | ".join(scores) + " |"]

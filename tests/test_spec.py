@@ -39,7 +39,14 @@ def test_nonsense_is_one_clear_error(text):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("task", "cat"), ("grid", "edge"), ("decode", "x"), ("input", [190, 256])]
+    ("name", "value"),
+    [
+        ("task", "cat"),
+        ("grid", "edge"),
+        ("decode", "x"),
+        ("input", [190, 256]),
+        ("second_look", 270),
+    ],
 )
 def test_a_wrong_value_is_refused(name, value):
     content = json.loads(SPEC.to_json()) | {name: value}

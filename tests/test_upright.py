@@ -14,7 +14,7 @@ from humanpose.images import load_image
 from humanpose.infer import catalog
 from humanpose.infer.estimator import Estimator
 from humanpose.infer.looks import Procedure
-from humanpose.infer.runtime import Settings
+from humanpose.infer.runtime import Settings, read_spec
 from humanpose.infer.upright import tilts, torso_of, upright_crop
 from humanpose.skeleton import COCO17, MPII16, Skeleton
 
@@ -190,4 +190,12 @@ def test_a_built_in_network_looks_twice_at_a_gymnast_turned_by_a_quarter(photo):
         back = np.stack([person.joints[:, 1], height - 1 - person.joints[:, 0]], -1)
         away[name] = np.linalg.norm(back - wanted.joints, axis=-1)[sure].mean() / box[3]
     assert away["usual"] < 0.8 * away["single"] and away["usual"] < 0.05
-    assert set(catalog.SECOND_LOOK) <= set(catalog.installed())
+
+
+def test_the_built_in_networks_look_twice_by_their_names():
+    poses = {name for name in catalog.installed() if name != "person"}
+    assert set(catalog.SECOND_LOOK) == poses
+    for name in poses:
+        assert load_model(name, Settings(cache=""))[1].second_look == 60
+    path = catalog.weights_path("fast")
+    assert load_model(path, Settings(cache=""))[1].second_look == read_spec(path).second_look == 0

@@ -248,7 +248,9 @@ def load_model(
     if helper and settings.precision == "int8" and not runtime.is_int8(path):
         settings = dataclasses.replace(settings, precision="auto")
     load = _load_torch if path.suffix == ".safetensors" else runtime.load
-    return (*load(path, settings, size), path)
+    loaded, spec = load(path, settings, size)
+    own = catalog.SECOND_LOOK.get(str(model), spec.second_look)
+    return loaded, dataclasses.replace(spec, second_look=own), path
 
 
 def load_person(

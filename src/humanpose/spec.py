@@ -43,6 +43,8 @@ class ModelSpec:
         stride: crop pixels per heat-map cell; `grid` says where cell 0 lies (heatmap.py).
         background: the last map is background.
         flip: the graph itself averages the maps with those of the mirrored crop.
+        second_look: degrees from upright from which a person is looked at twice; 0 = nobody is
+            (see `infer.looks.Procedure`).
         decode: rule of heatmap.decode, or the detector's.
         threshold: least score of a reported person (task "person").
         data: what it was trained on, one line each.
@@ -71,6 +73,7 @@ class ModelSpec:
     grid: str = "centre"
     background: bool = False
     flip: bool = False
+    second_look: float = 0.0
     decode: str = "dark"
     threshold: float = 0.3
     data: tuple[str, ...] = ()
@@ -85,6 +88,8 @@ class ModelSpec:
                 raise ValueError(f"spec: {name} {getattr(self, name)!r} is not one of {allowed}")
         if min(self.input) < 1 or any(side % self.multiple_of for side in self.input):
             raise ValueError(f"spec: input {self.input} is not a multiple of {self.multiple_of}")
+        if not 0 <= self.second_look <= 180:
+            raise ValueError(f"spec: second_look {self.second_look} is not within 0 and 180")
         if self.flip and (self.grid != "centre" or self.task == "person"):
             raise ValueError("spec: flip needs maps whose grid lies even in the crop")
 

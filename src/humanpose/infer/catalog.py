@@ -10,7 +10,8 @@ FOLDER = Path(__file__).resolve().parent.parent / "weights"
 # Beside these pose networks the built-in person network works at a side of its own, pixels: a pose
 # network that takes 3 ms need not wait 8 for its boxes. What it costs: docs/training-log.md.
 PERSON_SIZES = {"fast": 224}
-# Degrees from upright from which these look at a person a second time (`infer.upright`).
+# What their files, which are older than the key, do not say: ModelSpec.second_look. Their scores
+# inside are of one look.
 SECOND_LOOK = {"accurate": 60.0, "balanced": 60.0, "fast": 60.0}
 # Whose files hold the weights of this one; its own say how they are used.
 WEIGHTS_OF = {"accurate": "balanced"}

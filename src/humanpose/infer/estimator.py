@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from humanpose import heatmap
 from humanpose.errors import InputError
 from humanpose.geometry import crop_around, crop_of_box, mirrored
-from humanpose.infer import catalog
 from humanpose.infer.looks import Procedure, averaged, unflipped
 from humanpose.infer.profile import CROPS, MAPS, NETWORK, Profile, phase
 from humanpose.infer.runtime import Runtime
@@ -108,7 +107,7 @@ class Estimator:
         elif not len(self._torso):
             why = "of a network without shoulders and hips, which say how somebody lies"
         else:
-            return catalog.SECOND_LOOK.get(spec.name, 0.0) if asked is None else asked
+            return spec.second_look if asked is None else asked
         if asked:
             raise InputError(f"model {spec.name!r}: there is no second look {why}")
         return 0.0

@@ -20,6 +20,10 @@ def models() -> None:
             line += f" beside {catalog.WEIGHTS_OF[name]}, whose weights it has"
         typer.echo(line)
         typer.echo(f"  trained on: {', '.join(spec.data)}; {spec.recipe}")
+        if degrees := catalog.SECOND_LOOK.get(name):
+            typer.echo(
+                f"  looks twice at people turned by {degrees:g} degrees or more; scores of one look"
+            )
         for part, licence in spec.licences.items():
             typer.echo(f"  licence of {part}: {licence}")
         small = chosen(path, Settings(precision="int8"))
