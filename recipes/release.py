@@ -182,7 +182,7 @@ def card(
     if spec.name in catalog.SECOND_LOOK:
         lines += [
             f"By the name `{spec.name}` it looks again, in a crop turned upright, at who is turned "
-            f"by {catalog.SECOND_LOOK[spec.name]:g} degrees or more: docs/peers.md has those scores.",
+            f"by {catalog.SECOND_LOOK[spec.name]:g} degrees or more: docs/peers.md has the scores.",
             "",
         ]
     tables = [rows[0] for rows in scores.values() if len(rows[0].joints)]
