@@ -316,6 +316,7 @@ def test_a_process_that_dies_is_a_row_too(monkeypatch):
 
 
 def test_scores_are_those_of_evaluate_and_threads_share_them(data, monkeypatch):
+    from humanpose.api import load_model
     from humanpose.apps import candidates
     from humanpose.apps.scoring import pose_scores
     from humanpose.data.readers import read
@@ -334,7 +335,8 @@ def test_scores_are_those_of_evaluate_and_threads_share_them(data, monkeypatch):
     told: list[str] = []
     found = runs.scored(wanted, ["lspet"], "validation", told.append)
     settings = runtime.Settings("openvino", "float32", cache="")
-    (own,) = pose_scores(Estimator(*runtime.load(weights_path("balanced"), settings)), samples)
+    loaded, spec, _ = load_model("balanced", settings)
+    (own,) = pose_scores(Estimator(loaded, spec), samples)
     assert found[wanted[0]] == found[wanted[1]] == {"lspet": (own.rule, own.value)}
     assert found[wanted[2]] != found[wanted[1]]
     assert wanted[3] not in found and len(told) == 3
