@@ -309,6 +309,11 @@ def test_what_cannot_run_is_a_row_that_says_why():
     assert "nothing" in report.recommendation([broken], 2)
 
 
+def test_a_graph_that_looks_at_the_mirror_image_too_counts_both():
+    once, both = (multiplies(weights_path(name), (192, 256)) for name in ("balanced", "accurate"))
+    assert both == 2 * once > 1e9
+
+
 def test_a_process_that_dies_is_a_row_too(monkeypatch):
     monkeypatch.setattr(runs.sys, "executable", "false")
     (row,) = runs.measured([THIS], runs.Protocol("", 1, 2))

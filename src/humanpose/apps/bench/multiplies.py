@@ -34,16 +34,17 @@ def multiplies(path: Path, size: tuple[int, int]) -> int:
 def _of_node(node: Any) -> int:
     kind = node.get_type_name()
     if kind in _CONVOLUTIONS:  # once for every weight and cell of the output
-        cells = list(node.output(0).get_shape())[2:]
+        images, _, *cells = node.output(0).get_shape()
     elif kind in _TRANSPOSED:  # of the input
-        cells = list(node.input(0).get_shape())[2:]
+        images, _, *cells = node.input(0).get_shape()
     elif kind == "MatMul":
         shape = list(node.input(0).get_shape())
         inner = shape[-2 if node.get_attributes()["transpose_a"] else -1]
         return int(math.prod(node.output(0).get_shape()) * inner)
     else:
         return 0
-    return int(math.prod(node.input(1).get_shape()) * math.prod(cells))
+    # Two images of one input where the graph looks at the mirrored crop too.
+    return int(images * math.prod(node.input(1).get_shape()) * math.prod(cells))
 
 
 def _of_net(path: Path, size: tuple[int, int]) -> int:
@@ -53,4 +54,4 @@ def _of_net(path: Path, size: tuple[int, int]) -> int:
     except ImportError as error:
         raise MissingExtraError("torch", "train") from error
     _, spec = load_net(path)
-    return nets.multiplies(spec.net, size, **spec.options)
+    return nets.multiplies(spec.net, size, **spec.options) * (1 + spec.flip)
