@@ -182,7 +182,8 @@ def card(
     if spec.name in catalog.SECOND_LOOK:
         lines += [
             f"By the name `{spec.name}` it looks again, in a crop turned upright, at who is turned "
-            f"by {catalog.SECOND_LOOK[spec.name]:g} degrees or more: docs/peers.md has the scores.",
+            f"by {catalog.SECOND_LOOK[spec.name]:g} degrees or more: docs/peers.md has "
+            "those scores.",
             "",
         ]
     tables = [rows[0] for rows in scores.values() if len(rows[0].joints)]
