@@ -32,11 +32,12 @@ class Finder:
 @pytest.mark.parametrize(
     ("picture", "shape"),
     [
-        ((640, 480), (288, 352)),  # 264 rows of picture
-        ((480, 640), (352, 288)),
-        ((1920, 1080), (224, 352)),  # 198
+        ((640, 480), (256, 352)),  # 264 rows of picture; 256, with it a thirtieth smaller
+        ((480, 640), (352, 256)),
+        ((1920, 1080), (192, 352)),  # 198
         ((1056, 864), (288, 352)),  # 288: not a row of padding
-        ((1056, 900), (320, 352)),  # 300
+        ((1056, 900), (288, 352)),  # 300
+        ((1056, 930), (320, 352)),  # 310: at 288 it would be a fourteenth smaller
         ((500, 500), (352, 352)),
     ],
 )
@@ -48,7 +49,7 @@ def test_a_picture_is_padded_no_further_than_it_must_be_and_boxes_come_back(pict
     finder = Finder()
     found, scores = Detector(finder, SPEC).detect(image)
     assert finder.shapes == [(1, *shape, 3)]
-    pixel = max(width, height) / 352
+    pixel = max(height / shape[0], width / shape[1])
     assert np.abs(found - (box[0] - 0.5, box[1] - 0.5, *box[2:])).max() < 1.5 * pixel
     assert scores.tolist() == [pytest.approx(0.9)]
 
@@ -56,6 +57,7 @@ def test_a_picture_is_padded_no_further_than_it_must_be_and_boxes_come_back(pict
 def test_inputs_are_neither_too_small_nor_too_large():
     assert fitting((2000, 10), (352, 352), 32) == (352, 32)
     assert fitting((10, 2000), (96, 64), 32) == (32, 64)
+    assert fitting((5000, 5), (352, 352), 32) == (352, 32)
     assert fitting((640, 480), (416, 416), 416) == (416, 416)  # it takes no other
 
 
