@@ -2,6 +2,7 @@ import hashlib
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import humanpose
 from humanpose import PoseEstimator
 from humanpose.api import load_model
 from humanpose.errors import FormatError, InputError
+from humanpose.images import load_image
 from humanpose.infer import catalog
 from humanpose.infer.estimator import Estimator
 from humanpose.infer.looks import Procedure
@@ -55,6 +57,16 @@ def test_a_person_is_found_with_joints_inside_the_picture(estimator, photo):
     assert person.skeleton == estimator.skeleton
     record = frame.to_dict()
     assert len(record["people"][0]["joints"]) == 19
+
+
+def test_threads_that_share_an_estimator_find_the_same_as_one(estimator, photo):
+    image = load_image(photo)
+    pictures = [np.ascontiguousarray(np.rot90(image, i)) for i in range(4)]
+    alone = [estimator(picture).people[0].joints for picture in pictures]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(estimator, pictures * 3))
+    for i, frame in enumerate(together):
+        assert (frame.people[0].joints == alone[i % 4]).all()
 
 
 def test_joints_are_near_the_annotated_ones(estimator, data):

@@ -1,5 +1,6 @@
 """Export and the runtimes: parity with torch, settings, and damaged files."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,6 +125,20 @@ def test_results_are_copies_that_the_next_call_does_not_overwrite(files):
     before = first.copy()
     loaded.run(crops(spec, 1)[:, ::-1])
     assert (first == before).all()
+
+
+@pytest.mark.parametrize("count", [1, 2], ids=["memory of its own", "any batch"])
+def test_threads_that_share_a_network_get_each_their_own_results(files, count):
+    loaded, spec = runtime.load(files["lite"][1], NO_CACHE)
+    rng = np.random.default_rng(5)
+    width, height = spec.input
+    inputs = [rng.integers(0, 256, (count, height, width, 3), np.uint8) for _ in range(8)]
+    alone = [loaded.run(each)["maps"] for each in inputs]
+    assert np.abs(alone[0] - alone[1]).max() > 1e-3
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda each: loaded.run(each)["maps"], inputs * 20))
+    for i, maps in enumerate(together):
+        assert (maps == alone[i % 8]).all()
 
 
 def test_another_input_size_is_possible_in_openvino(files):

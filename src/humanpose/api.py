@@ -35,7 +35,7 @@ Network = tuple[runtime.Runtime, ModelSpec, Path]  # ready to run, what it is, i
 
 
 class PoseEstimator:
-    """Finds people and their joints.
+    """Finds people and their joints; threads may share one, whose networks then take turns.
 
         >>> estimator = PoseEstimator()
         >>> frame = estimator("photo.jpg")  # doctest: +SKIP

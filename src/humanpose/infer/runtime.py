@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -176,29 +177,59 @@ class _OpenVino:
         self._names = names
         self.precision = precision
         self._any_width = any_width
-        self._requests: dict[tuple[int, ...], Any] = {}
+        self._calls: dict[tuple[int, ...], _Call] = {}
 
     def run(self, crops: U8) -> dict[str, F32]:
-        import openvino as ov
+        found = self.ready(*crops.shape[:3]).run(crops)
+        return dict(zip(self._names, found, strict=True))
 
-        request = self.ready(*crops.shape[:3])
-        # Not infer(): it collects the outputs in a dictionary, a quarter of a millisecond's work.
-        crops = np.ascontiguousarray(crops)
-        request.set_input_tensor(ov.Tensor(crops, shared_memory=True))
-        request.start_async()
-        request.wait()
-        # Copies: the request's own buffers are overwritten by the next call.
-        return {
-            name: np.array(request.get_output_tensor(i).data, np.float32)
-            for i, name in enumerate(self._names)
-        }
-
-    def ready(self, count: int, height: int, width: int) -> Any:
+    def ready(self, count: int, height: int, width: int) -> _Call:
         """What runs `count` crops of that size."""
         shape = (1 if count == 1 else -1, height, -1 if self._any_width else width, 3)
-        if shape not in self._requests:
-            self._requests[shape] = self._compiled(shape).create_infer_request()
-        return self._requests[shape]
+        if shape not in self._calls:
+            self._calls[shape] = _Call(self._compiled(shape), len(self._names))
+        return self._calls[shape]
+
+
+class _Call:
+    """A compiled network, one call at a time; one of fixed shape has memory of its own.
+
+    After a network has run nothing is in the processor's caches, and to make a tensor of the crops
+    and ask for those of the outputs takes 0.1 ms, twenty times as long as in a loop.
+    """
+
+    def __init__(self, compiled: Any, outputs: int) -> None:
+        import openvino as ov
+
+        self._request = compiled.create_infer_request()
+        self._busy = threading.Lock()
+        self._outputs = range(outputs)
+        self._into: Any = None
+        self._found: list[Any] = []
+        ports = [compiled.input(0), *(compiled.output(i) for i in self._outputs)]
+        if all(port.partial_shape.is_static for port in ports):
+            into, *found = (ov.Tensor(port.element_type, port.shape) for port in ports)
+            self._request.set_input_tensor(into)
+            for i, tensor in enumerate(found):
+                self._request.set_output_tensor(i, tensor)
+            self._into, self._found = into.data, [tensor.data for tensor in found]
+
+    def run(self, crops: U8) -> list[F32]:
+        """Outputs of `crops`, in their order."""
+        import openvino as ov
+
+        with self._busy:
+            if self._into is None:
+                crops = np.ascontiguousarray(crops)
+                self._request.set_input_tensor(ov.Tensor(crops, shared_memory=True))
+            else:
+                np.copyto(self._into, crops)
+            # Not infer(): it collects the outputs in a dictionary, 0.25 ms' work.
+            self._request.start_async()
+            self._request.wait()
+            found = self._found or [self._request.get_output_tensor(i).data for i in self._outputs]
+            # Copies: the memory is overwritten by the next call.
+            return [np.array(each, np.float32) for each in found]
 
 
 def _load_openvino(path: Path, settings: Settings, size: Size) -> tuple[Runtime, ModelSpec]:
