@@ -52,7 +52,7 @@ def crop_of_box(
 
     Source: HRNet's `_xywh2cs` and `get_affine_transform` (box / 200 and back cancel out).
     """
-    x, y, width, height = np.asarray(box, np.float64)
+    x, y, width, height = np.asarray(box, np.float64).tolist()
     scale = min(size[0] / max(width, 1.0), size[1] / max(height, 1.0)) / context
     return crop_around((x + width / 2, y + height / 2), scale, size, centre=centre)
 
@@ -71,13 +71,15 @@ def crop_around(
     middle: tuple[float, float], scale: float, size: tuple[int, int], *, centre: str = "w/2"
 ) -> Crop:
     """The crop of `size` with picture pixel `middle` in its own middle, `scale` times as large."""
-    move = _centre(size, centre) - scale * np.asarray(middle, np.float64)
-    return Crop(np.concatenate([np.eye(2) * scale, move[:, None]], axis=1), size)
+    x, y = _centre(size, centre)
+    matrix = [[scale, 0, x - scale * middle[0]], [0, scale, y - scale * middle[1]]]
+    return Crop(np.array(matrix, np.float64), size)
 
 
-def _centre(size: tuple[int, int], rule: str) -> F64:
-    """The middle (2,) of a crop of `size` by either of a spec's rules, crop pixels."""
-    return np.array(size) / 2 - {"w/2": 0.0, "(w-1)/2": 0.5}[rule]
+def _centre(size: tuple[int, int], rule: str) -> tuple[float, float]:
+    """The middle of a crop of `size` by either of a spec's rules, crop pixels."""
+    less = {"w/2": 0.0, "(w-1)/2": 0.5}[rule]
+    return size[0] / 2 - less, size[1] / 2 - less
 
 
 def crop_of_height(picture: tuple[int, int], height: int, multiple: int) -> Crop:
@@ -118,7 +120,7 @@ def altered(
         centre: where the crop's middle is, "(w-1)/2" or "w/2".
     """
     width, height = crop.size
-    middle = _centre(crop.size, centre)
+    middle = np.array(_centre(crop.size, centre))
     angle = np.deg2rad(rotation)
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
     linear = np.array([[cos, sin], [-sin, cos]])  # y points down: this turns counter-clockwise
@@ -147,7 +149,7 @@ def overlap(a: F32, b: F32) -> F32:
     """(N, M) area that boxes a (N, 4) and b (M, 4) share, square pixels."""
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum(a[:, None, :2] + a[:, None, 2:], b[None, :, :2] + b[None, :, 2:])
-    sides = np.clip(high - low, 0, None)
+    sides = np.maximum(high - low, 0)
     return np.asarray(sides[..., 0] * sides[..., 1], np.float32)
 
 
@@ -177,9 +179,9 @@ def suppress(boxes: F32, scores: F32, *, threshold: float) -> NDArray[np.int64]:
         threshold: a box whose IoU with a better kept one is above this is dropped.
     """
     order = np.argsort(-scores, kind="stable")
-    overlaps = iou(boxes, boxes)
+    apart = iou(boxes, boxes) <= threshold
     kept: list[int] = []
-    for i in order:
-        if all(overlaps[i, k] <= threshold for k in kept):
-            kept.append(int(i))
+    while len(order):
+        kept.append(int(order[0]))
+        order = order[1:][apart[order[0], order[1:]]]
     return np.array(kept, np.int64)

@@ -8,11 +8,30 @@ CPM's, and this project's own nets).
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from humanpose.geometry import compose
-from humanpose.types import F32, Crop
+from humanpose.types import F32, F64, Crop
+
+I64 = NDArray[np.int64]
 
 DECODE_RULES = ("argmax", "quarter", "dark")
+
+# The cells of a 3x3 window, x and y from its middle, and what each of them adds to the differences
+# there: d/dx, d/dy, d2/dx2, d2/dy2, d2/dxdy.
+_WINDOW = np.array([[x, y] for y in (-1, 0, 1) for x in (-1, 0, 1)])
+_DIFFERENCES = np.array(
+    [
+        [0, 0, 0, 0, 0.25],
+        [0, -0.5, 0, 1, 0],
+        [0, 0, 0, 0, -0.25],
+        [-0.5, 0, 1, 0, 0],
+        [0, 0, -2, -2, 0],
+        [0.5, 0, 1, 0, 0],
+        [0, 0, 0, 0, -0.25],
+        [0, 0.5, 0, 1, 0],
+        [0, 0, 0, 0, 0.25],
+    ]
+)
 
 
 def _grid_shift(stride: int, grid: str) -> float:
@@ -31,10 +50,9 @@ def to_pixels(cells: F32, stride: int, grid: str) -> F32:
 
 def cells_of(crop: Crop, stride: int, grid: str) -> Crop:
     """Picture pixel -> heat-map cell, for the maps that a network makes of `crop`."""
-    shift = _grid_shift(stride, grid)
-    to_cell = np.array([[1 / stride, 0, -shift / stride], [0, 1 / stride, -shift / stride]])
     width, height = crop.size
-    return Crop(compose(to_cell, crop.matrix), (width // stride, height // stride))
+    matrix = crop.matrix - np.array([0, 0, _grid_shift(stride, grid)])
+    return Crop(matrix / stride, (width // stride, height // stride))
 
 
 def mirror_axis(cells: int, stride: int, grid: str) -> float:
@@ -89,21 +107,28 @@ def decode(maps: F32, rule: str) -> tuple[F32, F32]:
     flat = maps.reshape(-1, h * w)
     best = flat.argmax(-1)
     scores = flat[np.arange(len(flat)), best]
-    x, y = best % w, best // w
-    cells = np.stack([x, y], -1).astype(np.float32)
+    cells = np.stack([best % w, best // w], -1)
     if rule == "quarter":
-        cells += _quarter_step(maps.reshape(-1, h, w), x, y)
+        found = cells + _quarter_step(maps.reshape(-1, h, w), cells)
     elif rule == "dark":
-        cells = _dark_position(maps.reshape(-1, h, w), x, y)
-    return cells.reshape(*lead, 2), scores.reshape(lead).astype(np.float32)
+        found = _dark_position(maps.reshape(-1, h, w), cells)
+    else:
+        found = cells
+    return found.reshape(*lead, 2).astype(np.float32), scores.reshape(lead).astype(np.float32)
 
 
-def _quarter_step(maps: F32, x: np.ndarray, y: np.ndarray) -> F32:
+def _inner(cells: I64, w: int, h: int) -> I64:
+    """The nearest cells (N, 2) whose 3x3 neighbourhoods are inside maps of (h, w)."""
+    # Not np.clip, which is Python for the most part: three times as long.
+    return np.asarray(np.minimum(np.maximum(cells, 1), (w - 2, h - 2)))
+
+
+def _quarter_step(maps: F32, cells: I64) -> F64:
     """(N, 2) steps of 0 or a quarter cell; none on the rim, as in HRNet's `get_final_preds`."""
     n, h, w = maps.shape
     rows = np.arange(n)
-    inner = (x > 0) & (x < w - 1) & (y > 0) & (y < h - 1)
-    xi, yi = np.clip(x, 1, w - 2), np.clip(y, 1, h - 2)
+    inner = _inner(cells, w, h)
+    xi, yi = inner.T
     step = np.stack(
         [
             np.sign(maps[rows, yi, xi + 1] - maps[rows, yi, xi - 1]),
@@ -111,31 +136,24 @@ def _quarter_step(maps: F32, x: np.ndarray, y: np.ndarray) -> F32:
         ],
         -1,
     )
-    return np.asarray(0.25 * step * inner[:, None], np.float32)
+    return np.asarray(0.25 * step * (inner == cells).all(1)[:, None], np.float64)
 
 
-def _dark_position(maps: F32, x: np.ndarray, y: np.ndarray) -> F32:
-    """(N, 2) peak of the parabola through the log map around (x, y).
+def _dark_position(maps: F32, cells: I64) -> F64:
+    """(N, 2) peak of the parabola through the log map around `cells` (N, 2).
 
     On the rim the 3x3 window moves one cell inwards: the log of a Gaussian is a parabola
     everywhere, so the step from there is as exact, only longer.
     """
     n, h, w = maps.shape
-    xi, yi = np.clip(x, 1, w - 2), np.clip(y, 1, h - 2)
-    rows = np.arange(n)[:, None, None]
-    reach = np.arange(-1, 2)
-    window = maps[rows, (yi[:, None] + reach)[:, :, None], (xi[:, None] + reach)[:, None, :]]
-    log = np.log(np.maximum(window, 1e-10)).astype(np.float64)  # (N, 3, 3), y then x
-    dx = (log[:, 1, 2] - log[:, 1, 0]) / 2
-    dy = (log[:, 2, 1] - log[:, 0, 1]) / 2
-    dxx = log[:, 1, 2] - 2 * log[:, 1, 1] + log[:, 1, 0]
-    dyy = log[:, 2, 1] - 2 * log[:, 1, 1] + log[:, 0, 1]
-    dxy = (log[:, 2, 2] - log[:, 2, 0] - log[:, 0, 2] + log[:, 0, 0]) / 4
+    inner = _inner(cells, w, h)
+    middle = inner @ (1, w) + h * w * np.arange(n)
+    window = maps.reshape(-1)[middle[:, None] + _WINDOW @ (1, w)]
+    log = np.log(np.maximum(window, 1e-10), dtype=np.float64)  # (N, 9)
+    dx, dy, dxx, dyy, dxy = (log @ _DIFFERENCES).T
     det = dxx * dyy - dxy * dxy
     peaked = (dxx < 0) & (det > 1e-9)  # a saddle or a plateau says nothing: stay on the cell
-    safe = np.where(peaked, det, 1.0)
-    step = np.stack([(dxy * dy - dyy * dx) / safe, (dxy * dx - dxx * dy) / safe], -1)
-    base = np.stack([xi, yi], -1)
-    found = base + np.clip(step, -1.5, 1.5)
-    cell = np.stack([x, y], -1)
-    return np.where(peaked[:, None], found, cell).astype(np.float32)
+    step = np.stack([dxy * dy - dyy * dx, dxy * dx - dxx * dy], -1)
+    step /= np.where(peaked, det, np.inf)[:, None]
+    found = inner + np.minimum(np.maximum(step, -1.5), 1.5)
+    return np.where(peaked[:, None], found, cells)

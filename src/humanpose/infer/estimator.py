@@ -172,10 +172,10 @@ class Estimator:
             batch = np.stack(cut)
         with phase(self._profile, NETWORK):
             found = self.runtime.run(batch)
-        stages = [found["maps"]]
+        maps = found["maps"][:, None]
         if self.procedure.keep_maps:  # "maps" is the last of them
-            stages = [found[name] for name in found if name.startswith("maps_")] or stages
-        maps = np.stack(stages, axis=1)
+            stages = [found[name] for name in found if name.startswith("maps_")]
+            maps = np.stack(stages, axis=1) if stages else maps
         if self.procedure.flip:
             back = unflipped(maps[len(crops) :], spec.flip_index, shifted=shifted)
             maps = np.asarray((maps[: len(crops)] + back) / 2, np.float32)
@@ -211,7 +211,7 @@ def read_maps(maps: F32, cells: Sequence[Crop], rule: str) -> tuple[F32, F32]:
     """
     found, scores = heatmap.decode(maps, rule)
     joints = [where.to_picture(points) for where, points in zip(cells, found, strict=True)]
-    return np.stack(joints), np.clip(scores, 0, 1)
+    return np.stack(joints), np.minimum(np.maximum(scores, 0), 1)
 
 
 def _halved(maps: F32) -> NDArray[np.float16]:
