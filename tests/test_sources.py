@@ -196,6 +196,14 @@ def test_what_is_no_video(tmp_path: Path) -> None:
 LONG = [i / 10 for i in range(80)]
 
 
+@pytest.fixture(params=["small", "large"])
+def decoded_as(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By one thread and, as pictures larger than these are, by two."""
+    if request.param == "large":
+        monkeypatch.setattr("humanpose.media.sources.video._ONE_THREAD", 0)
+
+
+@pytest.mark.usefixtures("decoded_as")
 def test_half_a_video_is_reported(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
     kept = {"picture": noise, "encoder": {"g": "1"}}  # every frame weighs the same
@@ -215,6 +223,7 @@ def test_half_a_video_is_reported(tmp_path: Path) -> None:
     assert read(tmp_path / "c.avi")[2].problems[0].startswith("c.avi: ends early")
 
 
+@pytest.mark.usefixtures("decoded_as")
 def test_damage_inside_keeps_indices_and_times_in_step(tmp_path: Path) -> None:
     path = video(tmp_path / "a.mp4", LONG, encoder={"g": "8", "bf": "0"})
     content = bytearray(path.read_bytes())

@@ -29,6 +29,7 @@ _OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
 # A file at the other end of a network, which answers within these seconds.
 _REMOTE = _OPTIONS | {"protocol_whitelist": "http,https,httpproxy,tcp,tls"}
 _TIMEOUT_S = 10.0
+_ONE_THREAD = 1920 * 1088  # pixels of a picture up to which one thread decodes
 _DEFAULT_RATE = Fraction(25)
 
 
@@ -201,8 +202,10 @@ def video_stream(container: InputContainer, path: str | Path) -> VideoStream:
             if stream.codec_context is None:
                 raise FormatError(f"{path}: no decoder for this video's codec")
             stream.thread_type = "AUTO"
-            # Two threads decode faster than any network here consumes; more only cost memory.
-            stream.codec_context.thread_count = 2
+            # Beside a network a second thread takes more from it than it gives; pictures whose
+            # decoding takes longer than the network need it. A third would only cost memory.
+            large = stream.codec_context.width * stream.codec_context.height > _ONE_THREAD
+            stream.codec_context.thread_count = 2 if large else 1
             return stream
     raise FormatError(f"{path} holds no video")
 
