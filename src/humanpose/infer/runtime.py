@@ -178,6 +178,7 @@ class _OpenVino:
         self.precision = precision
         self._any_width = any_width
         self._calls: dict[tuple[int, ...], _Call] = {}
+        self._preparing = threading.Lock()  # all shapes are made of one model
 
     def run(self, crops: U8) -> dict[str, F32]:
         found = self.ready(*crops.shape[:3]).run(crops)
@@ -186,9 +187,10 @@ class _OpenVino:
     def ready(self, count: int, height: int, width: int) -> _Call:
         """What runs `count` crops of that size."""
         shape = (1 if count == 1 else -1, height, -1 if self._any_width else width, 3)
-        if shape not in self._calls:
-            self._calls[shape] = _Call(self._compiled(shape), len(self._names))
-        return self._calls[shape]
+        with self._preparing:
+            if shape not in self._calls:
+                self._calls[shape] = _Call(self._compiled(shape), len(self._names))
+            return self._calls[shape]
 
 
 class _Call:
