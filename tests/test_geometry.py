@@ -54,6 +54,16 @@ def test_shrinking_averages_instead_of_skipping_pixels():
     assert np.abs(small[5:-5, 5:-5].astype(int) - 127).max() <= 2
 
 
+@pytest.mark.parametrize("factor", [3, 3.5, 6, 7])
+def test_stripes_too_fine_for_the_crop_leave_no_beat(factor):
+    period = 4 if factor < 4 else 8  # a halved picture still has them, its warp would not
+    stripes = np.zeros((840, 840, 3), np.uint8)
+    stripes[np.arange(840) % period < period // 2] = 255
+    size = (round(840 / factor),) * 2
+    small = geometry.crop_of_picture((840, 840), size).cut(stripes)[5:-5, 5:-5].astype(int)
+    assert np.abs(small - 127).max() <= 26
+
+
 def test_golden_position_of_a_box():
     # 100 x 200 box at (10, 20), context 1.25, input 48 x 64: the width is the tighter side of
     # neither; height decides: scale = 64 / 200 / 1.25, centre (60, 120) -> (24, 32).

@@ -22,6 +22,7 @@ F64 = NDArray[np.float64]
 U8 = NDArray[np.uint8]
 
 _LEAST = 2.0**-6  # scale of a crop below which nothing more is averaged
+_BLURRED_FROM = 1.5  # what is left to shrink; the person network sees people in texture else
 
 
 def _brief(value: object) -> str:
@@ -57,13 +58,17 @@ class Crop(_Shapes):
         """The crop of `image` (H, W, 3): (height, width, 3), outside the picture `pad` (RGB).
 
         One bilinear warp. Before one that would shrink twofold or more, the part of the picture
-        under the crop is halved until it does not, or fine texture would alias.
+        under the crop is halved until it does not, and blurred a little where it still shrinks by
+        half, or fine texture would alias.
         """
         matrix = self.matrix
         (a, b, _), (c, d, _) = matrix.tolist()
         shrink = 1 / max(math.sqrt(abs(a * d - b * c)), _LEAST) + 1e-6
         if shrink >= 2:
-            image, matrix = _halved(image, matrix, self.size, int(math.log2(shrink)))
+            times = int(math.log2(shrink))
+            image, matrix = _halved(image, matrix, self.size, times)
+            if shrink / 2**times >= _BLURRED_FROM:
+                image = np.asarray(cv2.GaussianBlur(image, (3, 3), 0), np.uint8)
         out = cv2.warpAffine(
             image,
             matrix,
