@@ -6,6 +6,8 @@ applied once; augmentation composes onto the same matrix.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,7 +40,12 @@ def box_of_picture(image: U8) -> F32:
 
 
 def crop_of_box(
-    box: F32, size: tuple[int, int], *, context: float = 1.25, centre: str = "w/2"
+    box: F32,
+    size: tuple[int, int],
+    *,
+    context: float = 1.25,
+    centre: str = "w/2",
+    zoom: tuple[float, float] = (0.0, math.inf),
 ) -> Crop:
     """The crop that shows `box` in a network input of `size` (width, height).
 
@@ -49,11 +56,13 @@ def crop_of_box(
         size: of the network input, pixels.
         context: growth of the box that the network was trained with.
         centre: crop pixel that the box centre falls on: "w/2" (HRNet's rule) or "(w-1)/2".
+        zoom: least and most crop pixels for a picture pixel.
 
     Source: HRNet's `_xywh2cs` and `get_affine_transform` (box / 200 and back cancel out).
     """
     x, y, width, height = np.asarray(box, np.float64).tolist()
     scale = min(size[0] / max(width, 1.0), size[1] / max(height, 1.0)) / context
+    scale = min(max(scale, zoom[0]), zoom[1])
     return crop_around((x + width / 2, y + height / 2), scale, size, centre=centre)
 
 

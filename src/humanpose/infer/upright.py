@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from humanpose.geometry import altered, box_of_joints, compose, crop_around
+from humanpose.geometry import altered, box_of_joints, compose, crop_of_box
 from humanpose.skeleton import I64, Skeleton
 from humanpose.types import F32, Crop
 
@@ -54,8 +54,6 @@ def upright_crop(crop: Crop, joints: F32, tilt: float, *, context: float, centre
     """
     turned = altered(crop, rotation=tilt, centre=centre)
     # Fitted anew: a body that lies had to fit into the width, and now has the height.
-    x, y, width, height = box_of_joints(turned.to_crop(joints)).astype(np.float64)
-    scale = min(crop.size[0] / max(width, 1.0), crop.size[1] / max(height, 1.0)) / context
-    middle = (float(x + width / 2), float(y + height / 2))
-    fitted = crop_around(middle, float(np.clip(scale, *_ZOOM)), crop.size, centre=centre)
+    box = box_of_joints(turned.to_crop(joints))
+    fitted = crop_of_box(box, crop.size, context=context, centre=centre, zoom=_ZOOM)
     return Crop(compose(fitted.matrix, turned.matrix), crop.size)
