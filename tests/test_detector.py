@@ -7,7 +7,6 @@ from humanpose import PoseEstimator
 from humanpose.geometry import iou
 from humanpose.images import load_image
 from humanpose.infer.detector import Detector, fitting
-from humanpose.media.sources import open_source
 from humanpose.skeleton import BODY19
 from humanpose.spec import ModelSpec
 
@@ -73,17 +72,3 @@ def test_without_padding_the_same_people_are_found(photo):
     padded, _ = detector.detect(square)
     padded -= np.float32([beside, above, 0, 0])
     assert iou(boxes, padded)[0, 0] > 0.9  # the best of each; spectators follow
-
-
-def test_nobody_is_found_where_nobody_walks(data):
-    empty = [range(41), range(460, 501), range(705, 741), range(880, 921)]
-    sizes = (256, 224)
-    finders = [PoseEstimator(person_size=s, precision="float32")._detector for s in sizes]
-    looked = 0
-    with open_source(data / "videos" / "walkers.mp4") as video:
-        for frame in video:
-            if any(frame.index in stretch for stretch in empty):
-                looked += 1
-                for finder in finders:
-                    assert not len(finder.detect(frame.image)[0]), frame.index
-    assert looked == 159

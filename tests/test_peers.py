@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from humanpose import PoseEstimator
 from humanpose.apps.scoring import Truth
 from humanpose.data.predictions import Matched
 from humanpose.errors import InputError
@@ -147,6 +148,18 @@ def test_the_table_has_a_row_for_everybody_and_the_csv_every_figure():
     assert "| absent | - | - |" in text and "- absent: left out, no file a.onnx" in text
     rows = list(csv.DictReader(io.StringIO(as_csv(figures))))
     assert float(rows[0]["value"]) == 2 / 3 and rows[3]["note"] == figures[3].note
+
+
+def test_nobody_is_found_where_nobody_walks(data):
+    import people
+
+    finders = {
+        str(size): PoseEstimator(person_size=size, precision="float32")._detector
+        for size in (256, 224)
+    }
+    found = people.in_empty_frames(data / "videos" / "walkers.mp4", finders, None)
+    assert {figure.contender: figure.value for figure in found} == {"256": 0, "224": 0}
+    assert {figure.measure for figure in found} == {"walkers.mp4, 159 empty frames: with a find"}
 
 
 def test_a_quick_look_without_the_peers_files(data, tmp_path):

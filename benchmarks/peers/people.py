@@ -55,8 +55,8 @@ def figures(data: Path, weights: Path, limit: int | None) -> list[Figure]:
             where = f"{name}, {len(people)} pictures"
             found.append(Figure(PART, label, f"{where}: recall", recall.value, ".1%"))
             found.append(Figure(PART, label, f"{where}: AP", precision.value))
-    walkers = _walkers(data / "videos" / "walkers.mp4", detectors, limit)
-    return found + walkers + absent
+    empty = in_empty_frames(data / "videos" / "walkers.mp4", detectors, limit)
+    return found + empty + absent
 
 
 def _pictures(samples: Iterable[Sample]) -> list[Path]:
@@ -69,19 +69,20 @@ def _some(samples: list[Sample], limit: int | None) -> list[Sample]:
     return [sample for sample in samples if sample.picture in kept]
 
 
-def _walkers(video: Path, detectors: dict[str, Detector], limit: int | None) -> list[Figure]:
-    """Share of the frames without anybody in which a detector finds somebody."""
+def in_empty_frames(video: Path, detectors: dict[str, Detector], limit: int | None) -> list[Figure]:
+    """In how many frames without anybody each detector finds somebody."""
     numbers = [i for first, last in EMPTY for i in range(first, last + 1)]
     wanted = set(evenly(numbers, limit))
-    counts = dict.fromkeys(detectors, 0)
+    counts, looked = dict.fromkeys(detectors, 0), 0
     print("walkers.mp4", flush=True)
     try:
         with open_source(video) as source:
             for frame in source:
                 if frame.index in wanted:
+                    looked += 1
                     for label, detector in detectors.items():
                         counts[label] += len(detector.detect(frame.image)[0]) > 0
     except InputError as error:
         return [Figure(PART, label, note=f"no empty frames, {error}") for label in detectors]
-    measure = f"walkers.mp4, {len(wanted)} empty frames: with a find"
+    measure = f"walkers.mp4, {looked} empty frames: with a find"
     return [Figure(PART, label, measure, count, ".0f") for label, count in counts.items()]

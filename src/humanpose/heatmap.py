@@ -8,11 +8,9 @@ CPM's, and this project's own nets).
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from humanpose.skeleton import I64
 from humanpose.types import F32, F64, Crop
-
-I64 = NDArray[np.int64]
 
 DECODE_RULES = ("argmax", "quarter", "dark")
 

@@ -18,7 +18,7 @@ from humanpose.types import F32, U8, Crop
 
 _MOST_PEAKS = 300
 _MOST_GUESSES = 1000  # several for each person
-_LEAST_SHARE = 0.95  # of a picture's size; costs no recall: docs/training-log.md
+_LEAST_SHARE = 0.95  # of a picture's size; what it costs in recall: docs/training-log.md
 _SUPPRESS_ABOVE = 0.6  # IoU; two people in a tight embrace stay two
 
 

@@ -189,7 +189,7 @@ class _OpenVino:
         shape = (1 if count == 1 else -1, height, -1 if self._any_width else width, 3)
         with self._preparing:
             if shape not in self._calls:
-                self._calls[shape] = _Call(self._compiled(shape), len(self._names))
+                self._calls[shape] = _Call(self._compiled(shape))
             return self._calls[shape]
 
 
@@ -200,15 +200,14 @@ class _Call:
     and ask for those of the outputs takes 0.1 ms, twenty times as long as in a loop.
     """
 
-    def __init__(self, compiled: Any, outputs: int) -> None:
+    def __init__(self, compiled: Any) -> None:
         import openvino as ov
 
         self._request = compiled.create_infer_request()
         self._busy = threading.Lock()
-        self._outputs = range(outputs)
         self._into: Any = None
         self._found: list[Any] = []
-        ports = [compiled.input(0), *(compiled.output(i) for i in self._outputs)]
+        ports = [compiled.input(0), *compiled.outputs]
         if all(port.partial_shape.is_static for port in ports):
             into, *found = (ov.Tensor(port.element_type, port.shape) for port in ports)
             self._request.set_input_tensor(into)
@@ -229,7 +228,7 @@ class _Call:
             # Not infer(): it collects the outputs in a dictionary, 0.25 ms' work.
             self._request.start_async()
             self._request.wait()
-            found = self._found or [self._request.get_output_tensor(i).data for i in self._outputs]
+            found = self._found or [tensor.data for tensor in self._request.output_tensors]
             # Copies: the memory is overwritten by the next call.
             return [np.array(each, np.float32) for each in found]
 

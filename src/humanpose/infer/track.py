@@ -19,6 +19,7 @@ from humanpose.infer import smooth
 from humanpose.infer.detector import Detector
 from humanpose.infer.estimator import Estimator
 from humanpose.infer.smooth import Smoothing
+from humanpose.skeleton import I64
 from humanpose.types import F32, F64, U8, Frame, Person
 
 _MEMORY = 1.5  # seconds out of sight after which a person is forgotten
@@ -36,7 +37,6 @@ _DROP = 0.75  # share of the mean joint score after a detection, below which the
 _NEAR = 0.3  # IoU of boxes that may be the same person's
 _MARGIN = 0.05  # a person reaches so far beyond its joints, as a share of their longer side
 
-I64 = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 
