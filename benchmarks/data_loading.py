@@ -29,13 +29,13 @@ import cv2
 import numpy as np
 import torch
 
-from humanpose.apps.packing import PackRecipe, build
 from humanpose.data.augment import Augmentation
-from humanpose.data.dataset import PoseDataset
 from humanpose.data.pack import Pack
+from humanpose.data.pose import PoseDataset
 from humanpose.data.readers import read
 from humanpose.data.targets import Targets
 from humanpose.images import load_image
+from humanpose.lab.packing import PackRecipe, build
 from humanpose.skeleton import MPII16
 from humanpose.spec import ModelSpec
 

@@ -30,7 +30,7 @@ def main() -> None:
         kinds = {"table": [], "table and figures": [*report, "--no-plots"], "all plots": report}
         for _ in range(ROUNDS):
             for name, options in kinds.items():
-                command = [sys.executable, "-m", "humanpose.apps.cli", "evaluate"]
+                command = [sys.executable, "-m", "humanpose.cli.main", "evaluate"]
                 start, before = time.perf_counter(), spent()
                 subprocess.run(
                     [*command, *sys.argv[1:], *options], check=True, stdout=subprocess.DEVNULL

@@ -14,9 +14,9 @@ import time
 from PySide6.QtCore import QTimer
 from PySide6.QtWidgets import QApplication
 
-from humanpose.apps.live.session import Session
-from humanpose.apps.live.window import Window
-from humanpose.apps.settings import Settings
+from humanpose.cli.live.session import Session
+from humanpose.cli.live.window import Window
+from humanpose.cli.settings import Settings
 
 _SETTLE_S = 1.0
 

@@ -30,9 +30,9 @@ import torch
 from torch import nn
 
 from humanpose import nets
-from humanpose.apps.export import Lower, export
-from humanpose.apps.gate import Examples
 from humanpose.checkpoints.store import load_net, save_weights
+from humanpose.export.accuracy_check import Examples
+from humanpose.export.onnx import Lower, export
 from humanpose.infer import runtime
 from humanpose.infer.runtime import Settings
 from humanpose.skeleton import COCO17, CPM14

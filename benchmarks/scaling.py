@@ -23,7 +23,7 @@ import torch.multiprocessing as mp
 import yaml
 
 from humanpose import nets
-from humanpose.train.logs import curve
+from humanpose.train.logging import curve
 
 WARM = 3  # steps that do not count
 OPTIONS = {"width": 16}

@@ -25,7 +25,7 @@ def seconds(*command: str) -> float:
 
 
 def predict(photo: str, cache: Path, out: Path) -> float:
-    main = [sys.executable, "-m", "humanpose.apps.cli", "predict", photo, "-q", "--force"]
+    main = [sys.executable, "-m", "humanpose.cli.main", "predict", photo, "-q", "--force"]
     return seconds(*main, "-o", str(out), "--cache", str(cache))
 
 

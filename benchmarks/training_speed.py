@@ -33,10 +33,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from humanpose import nets
-from humanpose.apps.packing import PackRecipe, build
-from humanpose.data.dataset import worker_init
+from humanpose.data.pose import worker_init
+from humanpose.lab.packing import PackRecipe, build
 from humanpose.train.config import load_recipe
-from humanpose.train.logs import CURVE, curve
+from humanpose.train.logging import CURVE, curve
 from humanpose.train.loop import fit
 
 RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "hrnet_w32_mpii.yaml"

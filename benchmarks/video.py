@@ -22,7 +22,7 @@ import av
 ROUNDS = 5
 _CHILD = """
 import resource, sys
-from humanpose.apps.cli import main
+from humanpose.cli.main import main
 sys.argv[0] = "humanpose"
 try:
     main()

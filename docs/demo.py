@@ -11,7 +11,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from humanpose.apps.cli import main as humanpose
+from humanpose.cli.main import main as humanpose
 
 
 def photograph() -> str:

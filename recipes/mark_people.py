@@ -19,8 +19,8 @@ import cv2
 import numpy as np
 import openvino as ov
 
-from humanpose.apps.data_sets import data_path
 from humanpose.data.readers import read
+from humanpose.data.sets import data_path
 from humanpose.files import atomic_write
 from humanpose.geometry import suppress
 from humanpose.images import load_image

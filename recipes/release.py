@@ -31,18 +31,18 @@ from pathlib import Path
 import onnx
 
 from humanpose.api import load_model
-from humanpose.apps.data_sets import data_path, part_of, read_marks
-from humanpose.apps.export import Lower, Parity, export
-from humanpose.apps.gate import Examples
-from humanpose.apps.scoring import person_scores, pose_scores
 from humanpose.checkpoints.store import load_tensors, load_weights, save_weights
-from humanpose.data.people import pictures_of
+from humanpose.data.detection import pictures_of
 from humanpose.data.readers import read
+from humanpose.data.sets import data_path, part_of, read_marks
+from humanpose.evaluate.scores import person_scores, pose_scores
+from humanpose.export.accuracy_check import Examples
+from humanpose.export.onnx import Lower, Parity, export
 from humanpose.files import atomic_write
 from humanpose.infer import catalog
 from humanpose.infer.detector import Detector
-from humanpose.infer.estimator import Estimator
 from humanpose.infer.runtime import Settings
+from humanpose.infer.topdown import Estimator
 from humanpose.spec import METADATA_KEY, ModelSpec
 from humanpose.types import Score
 

@@ -42,7 +42,7 @@ def cli(monkeypatch, capsys):
     """Runs `humanpose ARGS...` in this process; gives (exit code, stdout, stderr)."""
 
     def run(*args: str | Path) -> tuple[int, str, str]:
-        from humanpose.apps.cli import main
+        from humanpose.cli.main import main
 
         monkeypatch.setattr(sys, "argv", ["humanpose", *map(str, args)])
         capsys.readouterr()

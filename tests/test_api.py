@@ -16,9 +16,9 @@ from humanpose.api import load_model
 from humanpose.errors import FormatError, InputError
 from humanpose.images import load_image
 from humanpose.infer import catalog
-from humanpose.infer.estimator import Estimator
-from humanpose.infer.looks import Procedure
 from humanpose.infer.runtime import Settings, read_spec
+from humanpose.infer.topdown import Estimator
+from humanpose.infer.tta import Procedure
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +71,8 @@ def test_threads_that_share_an_estimator_find_the_same_as_one(estimator, photo):
 
 def test_joints_are_near_the_annotated_ones(estimator, data):
     """Twenty validation pictures of LSPET, boxes given; a wrong crop would miss them all."""
-    from humanpose.apps.scoring import pose_scores
     from humanpose.data.readers import read
+    from humanpose.evaluate.scores import pose_scores
 
     part = [s for s in read("lspet", data / "lspet") if s.split == "validation"][:20]
     (score,) = pose_scores(estimator._estimator, part)

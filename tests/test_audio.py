@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from humanpose.apps import prediction
-from humanpose.infer.live import results
+from humanpose.cli import prediction
+from humanpose.infer.stream import results
 from humanpose.media.sinks import _sound
 from humanpose.media.sinks.video import VideoSink
 from humanpose.media.sources import expand

@@ -9,13 +9,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from humanpose.apps.bench import peak, plan, report, runs
-from humanpose.apps.bench.multiplies import _of_node, multiplies
 from humanpose.errors import InputError
 from humanpose.infer import profile as profiling
 from humanpose.infer import runtime
 from humanpose.infer.catalog import weights_path
 from humanpose.infer.profile import Profile, phase, timed
+from humanpose.lab.bench import peak, plan, report, runs
+from humanpose.lab.bench.multiplies import _of_node, multiplies
 
 THIS = plan.Combination("balanced", "person", None, "openvino", "float32", 2)
 
@@ -322,10 +322,10 @@ def test_a_process_that_dies_is_a_row_too(monkeypatch):
 
 def test_scores_are_those_of_evaluate_and_threads_share_them(data, monkeypatch):
     from humanpose.api import load_model
-    from humanpose.apps import candidates
-    from humanpose.apps.scoring import pose_scores
     from humanpose.data.readers import read
-    from humanpose.infer.estimator import Estimator
+    from humanpose.evaluate import candidates
+    from humanpose.evaluate.scores import pose_scores
+    from humanpose.infer.topdown import Estimator
 
     path = data / "lspet"
     samples = [each for each in read("lspet", path) if each.split == "validation"][:8]

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from humanpose import nets
-from humanpose.checkpoints import wire
-from humanpose.checkpoints.caffe import read_caffemodel
+from humanpose.checkpoints.legacy import protobuf_wire
+from humanpose.checkpoints.legacy.caffe import read_caffemodel
 from humanpose.errors import FormatError, InputError, LimitError
 from humanpose.nets.cpm import centre_map
-from humanpose.untrusted import parse
+from humanpose.sandbox import parse
 
 FIXTURES = ROOT / "tests" / "data" / "caffe"
 
@@ -229,38 +229,47 @@ messages = st.lists(
 @given(messages)
 def test_fields_come_back_as_they_were_written(message):
     data = b"".join(field(number, value) for number, value in message)
-    found = list(wire.fields(memoryview(data)))
+    found = list(protobuf_wire.fields(memoryview(data)))
     assert [f.number for f in found] == [number for number, _ in message]
     for (_, value), f in zip(message, found, strict=True):
         if isinstance(value, int):
-            assert wire.whole(f) == value
-            assert wire.signed(value) == int(np.uint64(value).astype(np.int64))
+            assert protobuf_wire.whole(f) == value
+            assert protobuf_wire.signed(value) == int(np.uint64(value).astype(np.int64))
         elif isinstance(value, bytes):
-            assert wire.content(f) == value
+            assert protobuf_wire.content(f) == value
         else:
-            assert wire.fixed(f) == int.from_bytes(value.tobytes(), "little")
-            assert wire.scalars(f, value.itemsize) == value.tobytes()
+            assert protobuf_wire.fixed(f) == int.from_bytes(value.tobytes(), "little")
+            assert protobuf_wire.scalars(f, value.itemsize) == value.tobytes()
 
 
 @given(st.binary(max_size=60))
 def test_any_bytes_give_fields_inside_them_or_our_error(data):
     taken = 0
     with suppress(FormatError):
-        for f in wire.fields(memoryview(data)):
+        for f in protobuf_wire.fields(memoryview(data)):
             taken += len(f.value) if isinstance(f.value, memoryview) else 1
     assert taken <= len(data)
 
 
 def test_integers_packed_and_not():
     packed = field(1, b"".join(map(varint, [1, 300, 2**64 - 1])))
-    found = [n for f in wire.fields(memoryview(packed + field(1, 7))) for n in wire.integers(f)]
+    found = [
+        n
+        for f in protobuf_wire.fields(memoryview(packed + field(1, 7)))
+        for n in protobuf_wire.integers(f)
+    ]
     assert found == [1, 300, 2**64 - 1, 7]
-    wrong = next(wire.fields(memoryview(field(1, np.float32(1)))))
-    for helper in (wire.whole, wire.content, wire.text, lambda f: list(wire.integers(f))):
+    wrong = next(protobuf_wire.fields(memoryview(field(1, np.float32(1)))))
+    for helper in (
+        protobuf_wire.whole,
+        protobuf_wire.content,
+        protobuf_wire.text,
+        lambda f: list(protobuf_wire.integers(f)),
+    ):
         with pytest.raises(FormatError, match="is not a"):
             helper(wrong)
     with pytest.raises(FormatError, match="fixed width"):
-        wire.fixed(next(wire.fields(memoryview(field(1, b"1234")))))
+        protobuf_wire.fixed(next(protobuf_wire.fields(memoryview(field(1, b"1234")))))
 
 
 @pytest.mark.parametrize(
@@ -281,7 +290,7 @@ def test_integers_packed_and_not():
 )
 def test_damaged_fields_are_named(data, message):
     with pytest.raises(FormatError, match=message):
-        list(wire.fields(memoryview(data)))
+        list(protobuf_wire.fields(memoryview(data)))
 
 
 def test_a_message_inside_itself_ends_at_32():
@@ -290,7 +299,10 @@ def test_a_message_inside_itself_ends_at_32():
         data = field(1, data)
 
     def walk(view, depth=0):
-        return max((walk(wire.content(f), depth + 1) for f in wire.fields(view, depth)), default=0)
+        return max(
+            (walk(protobuf_wire.content(f), depth + 1) for f in protobuf_wire.fields(view, depth)),
+            default=0,
+        )
 
     with pytest.raises(LimitError, match="32 deep"):
         walk(memoryview(data))

@@ -323,7 +323,7 @@ def test_evaluate_scores_a_tiny_set(cli, tmp_path, photo):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_a_video_early_with_every_file_complete(data, tmp_path, number, code):
     video = data / "videos" / "walkers.mp4"
-    command = [sys.executable, "-m", "humanpose.apps.cli", "predict", str(video)]
+    command = [sys.executable, "-m", "humanpose.cli.main", "predict", str(video)]
     command += ["--save", "jsonl,json,video", "-o", str(tmp_path), "-q"]
     child = subprocess.Popen(
         command,

@@ -13,8 +13,8 @@ from humanpose.draw import draw_heat
 from humanpose.errors import InputError
 from humanpose.geometry import crop_of_box, crop_of_height
 from humanpose.infer.detector import Detector, read_peaks
-from humanpose.infer.estimator import Estimator
-from humanpose.infer.looks import Procedure, averaged, unflipped
+from humanpose.infer.topdown import Estimator
+from humanpose.infer.tta import Procedure, averaged, unflipped
 from humanpose.results import read_records
 from humanpose.skeleton import CPM14
 from humanpose.spec import ModelSpec

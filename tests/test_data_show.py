@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 import pytest
 
-from humanpose.apps.packing import PackRecipe, build
-from humanpose.apps.showing import View, chosen, drawn, samples_of
 from humanpose.draw import SIDE_COLOURS
 from humanpose.geometry import altered, crop_of_box
 from humanpose.images import load_image
+from humanpose.lab.contact_sheet import View, chosen, drawn, samples_of
+from humanpose.lab.packing import PackRecipe, build
 from humanpose.skeleton import COCO17
 
 

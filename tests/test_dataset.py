@@ -6,21 +6,8 @@ import numpy as np
 import pytest
 
 from humanpose.data.augment import Augmentation, generator
-from humanpose.data.dataset import (
-    INSIDE,
-    OUTSIDE,
-    UNKNOWN,
-    PoseDataset,
-    half_body_box,
-    joint_state,
-)
-from humanpose.data.people import (
-    MOST,
-    PersonDataset,
-    PersonPicture,
-    boxes_in_crop,
-    pictures_of,
-)
+from humanpose.data.detection import MOST, PersonDataset, PersonPicture, boxes_in_crop, pictures_of
+from humanpose.data.pose import INSIDE, OUTSIDE, UNKNOWN, PoseDataset, half_body_box, joint_state
 from humanpose.data.targets import Targets
 from humanpose.geometry import altered, crop_of_picture
 from humanpose.heatmap import to_pixels

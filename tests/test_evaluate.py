@@ -26,7 +26,7 @@ def mpii_report(data, tmp_path_factory):
     """What the three published predictions give: (output, report folder)."""
     folder = tmp_path_factory.mktemp("report")
     files = [str(data / "mpii" / name) for name in CANDIDATES]
-    command = [sys.executable, "-m", "humanpose.apps.cli", "evaluate", *files, "-o", str(folder)]
+    command = [sys.executable, "-m", "humanpose.cli.main", "evaluate", *files, "-o", str(folder)]
     command += ["--against", f"mpii={data / 'mpii' / 'annotations_valid.mat'}"]
     command += ["--threshold", "0.5", "--threshold", "0.1", "--threshold", "0.11"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

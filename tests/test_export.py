@@ -11,13 +11,13 @@ import torch
 from onnx import numpy_helper
 
 from humanpose import nets
-from humanpose.apps.export import compare, export
-from humanpose.apps.training import start_state
 from humanpose.checkpoints.store import load_net, save_weights, start_from
 from humanpose.errors import FormatError, InputError
+from humanpose.export.onnx import compare, export
 from humanpose.infer import runtime
 from humanpose.infer.catalog import weights_path
 from humanpose.infer.runtime import Settings
+from humanpose.lab.training import start_state
 from humanpose.nets.torch_runtime import TorchRuntime
 from humanpose.skeleton import BODY19, CPM14, MPII16
 from humanpose.spec import ModelSpec

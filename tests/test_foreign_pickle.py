@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from humanpose.checkpoints import openpose_pickle
-from humanpose.checkpoints.openpose_pickle import parse_pickle, read_openpose_pickle
+from humanpose.checkpoints.legacy import openpose_pickle
+from humanpose.checkpoints.legacy.openpose_pickle import parse_pickle, read_openpose_pickle
 from humanpose.errors import FormatError, InputError, LimitError
 
 

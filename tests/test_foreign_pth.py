@@ -12,8 +12,8 @@ import torch
 from test_foreign_pickle import fuzz, malicious
 from torch import nn
 
-from humanpose.checkpoints import hrnet
-from humanpose.checkpoints.hrnet import read_pth
+from humanpose.checkpoints.legacy import pth
+from humanpose.checkpoints.legacy.pth import read_pth
 from humanpose.errors import FormatError, InputError, LimitError
 
 
@@ -121,7 +121,7 @@ def test_scripts_bombs_and_other_files_are_refused(tmp_path, monkeypatch):
     with pytest.raises(FormatError, match="unpacks to more"):
         read_pth(path)
     saved(tmp_path, net().state_dict())
-    monkeypatch.setattr(hrnet, "_LIMIT_BYTES", 100)
+    monkeypatch.setattr(pth, "_LIMIT_BYTES", 100)
     with pytest.raises(LimitError, match="more than the limit of 100"):
         read_pth(path)
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from test_foreign_pickle import fuzz
 
-from humanpose.checkpoints import sstable, tensorflow
-from humanpose.checkpoints.sstable import crc32c, masked_crc32c, unsnappy
-from humanpose.checkpoints.tensorflow import read_tf_checkpoint, read_tf_graph
+from humanpose.checkpoints.legacy import leveldb_table, tensorflow
+from humanpose.checkpoints.legacy.leveldb_table import crc32c, masked_crc32c, unsnappy
+from humanpose.checkpoints.legacy.tensorflow import read_tf_checkpoint, read_tf_graph
 from humanpose.errors import FormatError, InputError, LimitError
 
 DTYPES = {"float32": 1, "float64": 2, "int32": 3, "int64": 9, "float16": 19}
@@ -234,7 +234,7 @@ def test_crc32c_is_the_standards_and_the_quick_way_is_the_slow_one():
     data = np.random.default_rng(0).bytes(200_001)
     crc = 0xFFFFFFFF
     for byte in data:
-        crc = sstable._WORDS[(crc ^ byte) & 255] ^ crc >> 8
+        crc = leveldb_table._WORDS[(crc ^ byte) & 255] ^ crc >> 8
     assert crc32c(data) == crc ^ 0xFFFFFFFF
     assert crc32c(memoryview(data)[1:-1]) == crc32c(data[1:-1])
 
@@ -325,13 +325,13 @@ def test_missing_and_foreign_files_are_named(tmp_path, arrays):
 
 def test_limits_hold(tmp_path, arrays, monkeypatch):
     bundle(tmp_path / "net", arrays)
-    monkeypatch.setattr(sstable, "_MOST_ENTRIES", 3)
+    monkeypatch.setattr(leveldb_table, "_MOST_ENTRIES", 3)
     with pytest.raises(LimitError, match="more than 3 entries"):
         read_tf_checkpoint(tmp_path / "net")
     with pytest.raises(LimitError, match="unpacks to"):
         unsnappy(memoryview(varint(1 << 40) + b"\0a"))
     monkeypatch.setattr(tensorflow, "_FILE_BYTES", 10)
-    monkeypatch.setattr(sstable, "_MOST_ENTRIES", 100)
+    monkeypatch.setattr(leveldb_table, "_MOST_ENTRIES", 100)
     with pytest.raises(LimitError, match="limit 10"):
         read_tf_checkpoint(tmp_path / "net")
 
@@ -365,7 +365,7 @@ COUNTS = [70, pytest.param(1700, marks=[pytest.mark.slow, pytest.mark.timeout(90
 @pytest.mark.parametrize("kind", ["index", "first", "graph"])
 def test_mutants_end_in_our_errors(tmp_path, arrays, count, kind, monkeypatch):
     # With right checksums almost every mutant would end there.
-    monkeypatch.setattr(sstable, "masked_crc32c", lambda data: 0)
+    monkeypatch.setattr(leveldb_table, "masked_crc32c", lambda data: 0)
     for packed in (False, True) if kind != "graph" else (False,):
         monkeypatch.setattr("test_foreign_tf.masked_crc32c", lambda data: 0)
         if kind == "index":

@@ -6,12 +6,12 @@ import pytest
 from test_cpm_pipeline import Dots, pose_spec
 
 from humanpose.errors import InputError
-from humanpose.infer.estimator import Estimator
 from humanpose.infer.hands import HandFinder, hand_boxes
+from humanpose.infer.topdown import Estimator
 from humanpose.results import frame_record
 from humanpose.skeleton import COCO17, HAND21, LSP14
 from humanpose.types import Frame, Person
-from humanpose.views import Look
+from humanpose.views import DrawStyle
 
 HUES = np.array([[[8 * i, 255, 255] for i in range(21)]], np.uint8)
 COLOURS = [tuple(int(c) for c in rgb) for rgb in cv2.cvtColor(HUES, cv2.COLOR_HSV2RGB)[0]]
@@ -79,8 +79,8 @@ def test_both_hands_come_back_with_owner_side_and_places():
     record = frame_record(frame)
     assert [hand["side"] for hand in record["hands"]] == ["left", "right"]
     assert len(record["hands"][0]["joints"]) == 21
-    bare = Look("skeleton", 0.0).draw(Frame(image, people=(PERSON,)))
-    assert (Look("skeleton", 0.0).draw(frame) != bare).any()
+    bare = DrawStyle("skeleton", 0.0).draw(Frame(image, people=(PERSON,)))
+    assert (DrawStyle("skeleton", 0.0).draw(frame) != bare).any()
     assert finder(Frame(image)).hands == ()
     assert "hands" not in frame_record(Frame(image, people=(PERSON,)))
 

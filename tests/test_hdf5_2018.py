@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from humanpose.apps.packing import PackRecipe, build
 from humanpose.data.pack import Pack, image_of
 from humanpose.data.readers import read
 from humanpose.errors import FormatError, InputError
+from humanpose.lab.packing import PackRecipe, build
 from humanpose.skeleton import MPII16
 
 SIDE = 368

@@ -13,9 +13,9 @@ from torch import nn
 from typer.testing import CliRunner
 
 from humanpose import nets
-from humanpose.apps.commands.import_ import import_weights
 from humanpose.checkpoints.mapping import KINDS, Import, to_net
 from humanpose.checkpoints.store import load_net
+from humanpose.cli.import_ import import_weights
 from humanpose.errors import HumanPoseError, InputError, OutputError
 
 SMALL = {"stages": 2}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from test_sources import video
 
-from humanpose.infer.live import Live, results
+from humanpose.infer.stream import Live, results
 from humanpose.media.sources import open_source
 from humanpose.types import Frame
 

@@ -3,11 +3,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from humanpose.metrics.calibration import reliability
-from humanpose.metrics.diagnosis import constant_predictor, swaps_and_misses
-from humanpose.metrics.groups import in_groups, unweighted
-from humanpose.metrics.intervals import bootstrap, interval
-from humanpose.metrics.pck import (
+from humanpose.evaluate.metrics.calibration import reliability
+from humanpose.evaluate.metrics.diagnosis import constant_predictor, swaps_and_misses
+from humanpose.evaluate.metrics.groups import in_groups, unweighted
+from humanpose.evaluate.metrics.intervals import bootstrap, interval
+from humanpose.evaluate.metrics.pck import (
     LIMB_JOINTS,
     THRESHOLDS,
     box_size,
@@ -18,7 +18,7 @@ from humanpose.metrics.pck import (
     pckh_auc,
     scored_joints,
 )
-from humanpose.metrics.pcp import observer_centric, parts_of, pcp
+from humanpose.evaluate.metrics.pcp import observer_centric, parts_of, pcp
 from humanpose.skeleton import COCO17, CPM14, LSP14, MPII16, Skeleton, convert
 
 
@@ -131,7 +131,7 @@ def every_column(found, truth, head) -> dict[str, float]:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_predictions_give_the_published_figures(mpii, data, name):
-    from humanpose.data.predictions import read_predictions
+    from humanpose.evaluate.predictions import read_predictions
 
     found = read_predictions(data / "mpii" / name).joints
     truth, head, _ = mpii["annotations_valid.mat"]
@@ -149,7 +149,7 @@ def test_published_predictions_give_the_published_figures(mpii, data, name):
 
 
 def test_the_conventions_name_head_and_mean_differently(mpii, data):
-    from humanpose.data.predictions import read_predictions
+    from humanpose.evaluate.predictions import read_predictions
 
     truth, head, _ = mpii["annotations_valid.mat"]
     found = read_predictions(data / "mpii" / "newell.h5").joints

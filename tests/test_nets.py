@@ -3,13 +3,13 @@ import pytest
 import torch
 
 from humanpose import nets
-from humanpose.checkpoints.movenet import read_movenet
+from humanpose.checkpoints.start.movenet import read_movenet
+from humanpose.checkpoints.start.yolox import read_yolox
 from humanpose.checkpoints.store import load_net, load_weights, save_weights, start_from
-from humanpose.checkpoints.yolox import read_yolox
 from humanpose.errors import FormatError, InputError
+from humanpose.nets.detector import STRIDES, PersonNet
 from humanpose.nets.lite import likelihood
-from humanpose.nets.person import STRIDES, PersonNet
-from humanpose.nets.torch_runtime import Deployed, TorchRuntime
+from humanpose.nets.torch_runtime import ExportModule, TorchRuntime
 from humanpose.skeleton import BODY19
 from humanpose.spec import ModelSpec
 
@@ -78,7 +78,7 @@ def test_pixel_rules_of_the_spec_are_obeyed():
         channels="bgr", mean=(10.0, 20.0, 30.0), std=(2.0, 4.0, 8.0),
     )  # fmt: skip
     image = torch.tensor([30, 20, 10], dtype=torch.uint8).expand(1, 96, 64, 3)
-    plain = Deployed(nets.create("lite", joints=5), spec).normalised(image)
+    plain = ExportModule(nets.create("lite", joints=5), spec).normalised(image)
     assert plain.shape == (1, 3, 96, 64)
     assert plain[0, :, 0, 0].tolist() == [0, 0, 0]  # R = 30 is the third channel of BGR
 
@@ -222,7 +222,7 @@ def test_what_is_not_yolox_is_refused(tmp_path, data):
 
 @pytest.mark.parametrize("width", [1.0, 1.75])
 def test_evener_weights_are_the_same_function(width):
-    from humanpose.nets.evening import even_out
+    from humanpose.nets.equalize import even_out
 
     torch.manual_seed(0)
     net = nets.create("lite", joints=5, width=width).eval()

@@ -6,8 +6,8 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from humanpose.metrics.detection import Picture, average_precision, detection_scores
-from humanpose.metrics.oks import PosePicture, keypoint_ap, mean_oks, oks
+from humanpose.evaluate.metrics.detection import Picture, average_precision, detection_scores
+from humanpose.evaluate.metrics.oks import PosePicture, keypoint_ap, mean_oks, oks
 from humanpose.skeleton import COCO17, LSP14
 
 NONE = np.zeros((0, 4), np.float32)

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from humanpose import nets
-from humanpose.apps.scoring import pose_scores
-from humanpose.apps.specs import reference_spec
 from humanpose.data.augment import Augmentation
-from humanpose.data.dataset import PoseDataset
+from humanpose.data.pose import PoseDataset
 from humanpose.data.readers import read
 from humanpose.data.targets import Targets
-from humanpose.infer.estimator import Estimator
+from humanpose.evaluate.scores import pose_scores
+from humanpose.infer.topdown import Estimator
+from humanpose.nets.specs import reference_spec
 from humanpose.nets.torch_runtime import TorchRuntime
 from humanpose.skeleton import LSP14
 from humanpose.train.config import Recipe

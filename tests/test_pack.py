@@ -11,14 +11,14 @@ import cv2
 import numpy as np
 import pytest
 
-from humanpose.apps.packing import PackRecipe, build
 from humanpose.data.augment import Augmentation
-from humanpose.data.dataset import PoseDataset
 from humanpose.data.pack import MAGIC, Pack, PackedSample
 from humanpose.data.pack_plan import Store, common_skeleton, name_of, split_by_picture
+from humanpose.data.pose import PoseDataset
 from humanpose.data.readers import read
 from humanpose.errors import FormatError, HumanPoseError, InputError
 from humanpose.images import load_image
+from humanpose.lab.packing import PackRecipe, build
 from humanpose.skeleton import BODY19, COCO17, FLIC9, LSP14, MPII16, Skeleton
 from humanpose.spec import ModelSpec
 from humanpose.train.config import Recipe
@@ -250,8 +250,8 @@ def test_a_pack_of_a_pack_keeps_the_way_back(sets, pack, tmp_path):
 def test_a_teachers_maps_lie_where_the_network_put_them(sets, tmp_path):
     """Decoded from the pack, they give the joints that the network finds in the stored picture."""
     from humanpose.api import load_model
-    from humanpose.infer.estimator import Estimator, read_maps
     from humanpose.infer.runtime import Settings
+    from humanpose.infer.topdown import Estimator, read_maps
 
     recipe = PackRecipe(data=sets[1:], raw=True)
     build(recipe, tmp_path / "p.h5", teacher="balanced")
@@ -268,7 +268,7 @@ def test_a_teachers_maps_lie_where_the_network_put_them(sets, tmp_path):
 
 
 def test_a_recipe_names_a_pack(sets, pack):
-    from humanpose.apps.training import read_sets  # here: the spawned readers need no torch
+    from humanpose.lab.training import read_sets
 
     base = {"name": "t", "task": "pose", "net": "lite", "input": [96, 128], "samples": 1, "lr": 1}
     recipe = Recipe.model_validate(base | {"data": [f"pack={pack}"], "backbone_lr": 1})

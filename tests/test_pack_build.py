@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from test_pack import make_sets
 
-from humanpose.apps.packing import PackRecipe, plan
 from humanpose.data.pack import Pack
+from humanpose.lab.packing import PackRecipe, plan
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def sets(tmp_path_factory) -> list[str]:
 
 def command(recipe: Path, output: Path, *more: str) -> list[str]:
     build = ["data", "build", str(recipe), "-o", str(output), "--workers", "1", *more]
-    return [sys.executable, "-m", "humanpose.apps.cli", *build]
+    return [sys.executable, "-m", "humanpose.cli.main", *build]
 
 
 @pytest.fixture(scope="module")

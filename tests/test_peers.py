@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from humanpose import PoseEstimator
-from humanpose.apps.scoring import Truth
-from humanpose.data.predictions import Matched
 from humanpose.errors import InputError
-from humanpose.metrics.pck import LIMB_JOINTS
+from humanpose.evaluate.metrics.pck import LIMB_JOINTS
+from humanpose.evaluate.predictions import Matched
+from humanpose.evaluate.scores import Truth
 from humanpose.skeleton import LSP14
 from humanpose.types import Sample
 

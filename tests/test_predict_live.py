@@ -28,7 +28,7 @@ def frames_of(path: Path) -> list[dict]:
 def test_a_stream_is_recorded_until_a_signal(tmp_path: Path, number: int, code: int) -> None:
     with mjpeg(30) as feed:
         url = feed.url.replace("//", "//user:secret@")
-        command = [sys.executable, "-m", "humanpose.apps.cli", "predict", url]
+        command = [sys.executable, "-m", "humanpose.cli.main", "predict", url]
         child = subprocess.Popen(
             [*command, "--save", KINDS, "-o", str(tmp_path)],
             stdout=subprocess.PIPE,

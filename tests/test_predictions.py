@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
 
-from humanpose.data.predictions import SUFFIXES, Predictions, match, read_predictions
-from humanpose.data.submission import write_submission
-from humanpose.data.unscored import read_unscored
 from humanpose.errors import FormatError, InputError
+from humanpose.evaluate.predictions import SUFFIXES, Predictions, match, read_predictions
+from humanpose.evaluate.submission import write_submission
+from humanpose.evaluate.unscored import read_unscored
 from humanpose.geometry import box_of_joints
 from humanpose.results import coco_annotations, coco_categories, coco_image, header, to_line
 from humanpose.skeleton import COCO17, FLIC9, LSP14, MPII16, Skeleton

@@ -14,18 +14,18 @@ from onnx import numpy_helper
 
 from humanpose import nets
 from humanpose.api import PoseEstimator
-from humanpose.apps import gate
-from humanpose.apps.data_sets import evenly
-from humanpose.apps.export import Lower, _traced, export
-from humanpose.apps.gate import Examples
-from humanpose.apps.quantise import _in_parts, nncf_module, quantised
-from humanpose.checkpoints.exported import read_exported
+from humanpose.checkpoints.start.exported import read_exported
 from humanpose.checkpoints.store import load_net, save_weights
+from humanpose.data.sets import evenly
 from humanpose.errors import MissingExtraError
+from humanpose.export import accuracy_check
+from humanpose.export.accuracy_check import Examples
+from humanpose.export.onnx import Lower, _traced, export
+from humanpose.export.quantise import _in_parts, nncf_module, quantised
 from humanpose.infer import runtime
 from humanpose.infer.catalog import weights_path
 from humanpose.infer.runtime import Settings
-from humanpose.nets.torch_runtime import Deployed, TorchRuntime
+from humanpose.nets.torch_runtime import ExportModule, TorchRuntime
 from humanpose.skeleton import BODY19, CPM14
 from humanpose.spec import ModelSpec
 
@@ -131,7 +131,7 @@ def test_the_file_is_small_and_tells_what_int8_cost(small):
 @pytest.mark.parametrize("spec", [POSE, PERSON], ids=lambda spec: spec.net)
 def test_a_convolution_in_parts_is_the_same_convolution(tmp_path, pictures, spec):
     net, _ = load_net(made(tmp_path, spec))
-    whole = _traced(Deployed(net, spec).eval(), spec)
+    whole = _traced(ExportModule(net, spec).eval(), spec)
     parts, sums = _in_parts(whole)
     joined = {name for node in whole.graph.node if node.op_type == "Concat" for name in node.output}
     assert any(node.input[0] in joined for node in whole.graph.node if node.op_type == "Conv")
@@ -150,7 +150,7 @@ def test_a_convolution_in_parts_is_the_same_convolution(tmp_path, pictures, spec
 
 def test_depthwise_inputs_have_a_range_a_channel_and_a_tail_stays_in_float32():
     spec = ModelSpec("p", "person", "person", {}, BODY19, (96, 64), crop="whole", decode="boxes")
-    graph = _traced(Deployed(nets.create("person"), spec).eval(), spec)
+    graph = _traced(ExportModule(nets.create("person"), spec).eval(), spec)
     inputs = np.random.default_rng(0).integers(0, 256, (4, 1, 64, 96, 3), np.uint8)
     shares = []
     for kept in (0.0, 0.4):
@@ -172,7 +172,7 @@ def test_crops_are_spread_evenly():
 
 
 def test_a_score_that_is_no_number_is_the_largest_loss():
-    judge = gate.Gate.__new__(gate.Gate)
+    judge = accuracy_check.Gate.__new__(accuracy_check.Gate)
     judge.before = {"one": 0.9, "other": 0.8}
     lines = []
     lost, line = judge.loss({"one": 0.5, "other": float("nan")}, "int8", lines.append)
@@ -192,7 +192,7 @@ def test_a_missing_quantiser_names_its_extra(monkeypatch):
 def test_a_built_in_pose_network_passes_and_a_limit_of_zero_refuses(
     cli, data, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(gate, "_CALIBRATION", 100)
+    monkeypatch.setattr(accuracy_check, "_CALIBRATION", 100)
     shipped = weights_path("fast")
     weights, path = tmp_path / "fast.safetensors", tmp_path / "b.onnx"
     save_weights(weights, read_exported(shipped), runtime.read_spec(shipped))

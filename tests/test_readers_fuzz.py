@@ -1,7 +1,7 @@
 """Damaged .mat and .h5 files: the process lives, and each is refused within 10 s of computing.
 
 Ten thousand child processes would take hours. Here the readers themselves run in one worker,
-with `untrusted.parse` calling the parser in place; a file on which the worker dies, hangs or
+with `sandbox.parse` calling the parser in place; a file on which the worker dies, hangs or
 takes long goes through `read` with its own child, as every file of a user does, and so does a
 sample of the others.
 """
@@ -26,7 +26,7 @@ from scipy.io import loadmat, savemat
 from test_readers_mpii import hrnet_entry, write_detections, write_h5, write_hrnet, write_release
 from test_readers_sets import write_flic, write_lsp
 
-from humanpose import untrusted
+from humanpose import sandbox
 from humanpose.data.readers import read
 from humanpose.errors import FormatError, HumanPoseError
 
@@ -122,8 +122,8 @@ def work() -> None:
             except BaseException as error:
                 raise FormatError(f"{path}: {error}") from error
 
-    untrusted.parse = parse
-    untrusted._limit(2 << 30, 36_000)
+    sandbox.parse = parse
+    sandbox._limit(2 << 30, 36_000)
     warnings.simplefilter("error")
     for line in sys.stdin:
         name, path, damaged = line.rstrip("\n").split("\t")

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from humanpose import nets
-from humanpose.apps.training import network_of, skeleton_of
 from humanpose.checkpoints.store import load_net
 from humanpose.errors import InputError
+from humanpose.lab.training import network_of, skeleton_of
 from humanpose.nets.hrnet import HRNet
 from humanpose.skeleton import BODY19, COCO17, LSP14, Skeleton
 from humanpose.train.config import Recipe, load_recipe
-from humanpose.train.optimise import optimizer_of, rate_share, set_rates
+from humanpose.train.optim import optimizer_of, rate_share, set_rates
 from humanpose.types import Sample
 
 ROOT = Path(__file__).resolve().parent.parent

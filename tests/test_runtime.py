@@ -12,12 +12,12 @@ from onnx import numpy_helper
 
 from humanpose import nets
 from humanpose.api import load_model
-from humanpose.apps.export import compare, export
 from humanpose.checkpoints.store import load_net, save_weights
 from humanpose.errors import DeviceError, FormatError, InputError
+from humanpose.export.onnx import compare, export
 from humanpose.infer import runtime
-from humanpose.infer.estimator import Estimator
 from humanpose.infer.runtime import Settings
+from humanpose.infer.topdown import Estimator
 from humanpose.nets.torch_runtime import TorchRuntime
 from humanpose.skeleton import BODY19, CPM14
 from humanpose.spec import METADATA_KEY, ModelSpec

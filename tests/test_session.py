@@ -13,16 +13,16 @@ from test_live import wait_for
 from test_sources import video
 
 from humanpose import PoseEstimator
-from humanpose.apps.live.choices import FILE, choices
-from humanpose.apps.live.recording import Recording
-from humanpose.apps.live.session import Session
-from humanpose.apps.live.worker import Worker
-from humanpose.apps.settings import Settings
-from humanpose.infer.live import Live
+from humanpose.cli.live.choices import FILE, choices
+from humanpose.cli.live.recording import Recording
+from humanpose.cli.live.session import Session
+from humanpose.cli.live.worker import Worker
+from humanpose.cli.settings import Settings
+from humanpose.infer.stream import Live
 from humanpose.media.sources import open_source
 from humanpose.results import read_records
 from humanpose.types import Frame
-from humanpose.views import Look
+from humanpose.views import DrawStyle
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def recording(clip: Path, path: Path, process) -> Recording:
     with open_source(clip) as source:
         live = Live(source, process(estimator))
         header = estimator.header("clip")
-        look = Look("skeleton")
+        look = DrawStyle("skeleton")
         made = Recording(live, source, path, header, estimator.skeleton, look, ended.append)
         with live:
             wait_for(lambda: ended, 30)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from humanpose.apps.settings import Settings, load_settings
+from humanpose.cli.settings import Settings, load_settings
 from humanpose.errors import InputError
 from humanpose.infer.runtime import BACKENDS, PRECISIONS
 from humanpose.infer.smooth import METHODS

@@ -26,7 +26,7 @@ from humanpose.media.sources.video import VideoSource
 from humanpose.results import frame_record, header, people_of, read_records
 from humanpose.skeleton import BODY19
 from humanpose.types import Frame, Person
-from humanpose.views import Look
+from humanpose.views import DrawStyle
 
 HEAD = header(BODY19, [{"name": "lite"}], "walk.mp4")
 
@@ -218,7 +218,7 @@ def test_no_frames_make_a_valid_empty_file(tmp_path: Path, name: str) -> None:
 
 def test_picture_shows_the_people(tmp_path: Path) -> None:
     one = frame(3, 2)
-    with PictureSink(tmp_path / "a.png", look=Look("skeleton", 0.6)) as sink:
+    with PictureSink(tmp_path / "a.png", look=DrawStyle("skeleton", 0.6)) as sink:
         sink.write(one)
     want = draw_people(one.image, one.people, min_score=0.6, boxes=False)
     assert (load_image(tmp_path / "a.png") == want).all()
@@ -257,7 +257,7 @@ def test_video_draws_people_above_the_score(tmp_path: Path) -> None:
     one = frame(0, 2, size=(320, 240), time=0)
     for min_score in (0.1, 0.9):
         path = tmp_path / f"{min_score}.mp4"
-        with VideoSink(path, 320, 240, 25, look=Look("skeleton", min_score)) as sink:
+        with VideoSink(path, 320, 240, 25, look=DrawStyle("skeleton", min_score)) as sink:
             sink.write(one)
         _, (image,) = read(path)
         want = draw_people(one.image, one.people, min_score=min_score, boxes=False)

@@ -22,7 +22,7 @@ from types import SimpleNamespace
 import numpy as np
 import psutil
 from humanpose import PoseEstimator
-from humanpose.apps import prediction
+from humanpose.cli import prediction
 from humanpose.skeleton import BODY19
 from humanpose.types import Person
 

@@ -20,7 +20,7 @@ from test_live import wait_for
 from test_sources import EVEN, quarters, video
 
 from humanpose.errors import InputError
-from humanpose.infer.live import Live, results
+from humanpose.infer.stream import Live, results
 from humanpose.media.sources import capture, live, open_source
 from humanpose.media.sources import video as sources_video
 from humanpose.media.sources.live import LiveSource

@@ -13,15 +13,15 @@ import yaml
 from scipy import stats
 
 from humanpose import nets
-from humanpose.apps.floors import floors
-from humanpose.apps.study import Point, Row, _add, ours, read_rows
-from humanpose.apps.study_page import Findings, table
-from humanpose.apps.training import network_of, read_sets
 from humanpose.data.targets import Targets
 from humanpose.errors import InputError
-from humanpose.metrics.intervals import difference, mean_interval
+from humanpose.evaluate.metrics.intervals import difference, mean_interval
+from humanpose.lab.baselines import floors
+from humanpose.lab.study import Point, Row, _add, ours, read_rows
+from humanpose.lab.study_page import Findings, table
+from humanpose.lab.study_plan import Study, broken_claims, departure, fingerprint
+from humanpose.lab.training import network_of, read_sets
 from humanpose.train.config import load_yaml
-from humanpose.train.study import Study, broken_claims, departure, fingerprint
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 SIZE = (64, 64)

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from humanpose.apps.packing import PackRecipe, build
 from humanpose.data.augment import Augmentation, generator, random_crop
-from humanpose.data.dataset import PoseDataset, hrnet_half_body_box, with_square_box
 from humanpose.data.pack import Pack
+from humanpose.data.pose import PoseDataset, hrnet_half_body_box, with_square_box
 from humanpose.data.readers import read
 from humanpose.data.targets import (
     INSIDE,
@@ -26,7 +25,8 @@ from humanpose.data.targets import (
 )
 from humanpose.geometry import crop_of_box, mirrored
 from humanpose.heatmap import cells_of, encode, to_cells
-from humanpose.nets.person import STRIDES
+from humanpose.lab.packing import PackRecipe, build
+from humanpose.nets.detector import STRIDES
 from humanpose.skeleton import COCO17, CPM14, LSP14, MPII16, convert
 from humanpose.spec import ModelSpec
 from humanpose.train.config import Recipe

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from humanpose import nets
-from humanpose.checkpoints.movenet import _MoveNet, read_movenet
-from humanpose.checkpoints.tfjs import convolutions
+from humanpose.checkpoints.start.movenet import _MoveNet, read_movenet
+from humanpose.checkpoints.start.tfjs import convolutions
 from humanpose.errors import FormatError, InputError
 
 

@@ -8,7 +8,7 @@ import pytest
 from humanpose import PoseEstimator
 from humanpose.errors import InputError
 from humanpose.infer.smooth import Kalman, smoothed
-from humanpose.infer.track import Following, Tracker, assign
+from humanpose.infer.track import Tracker, TrackingOptions, assign
 from humanpose.skeleton import BODY19, LSP14
 from humanpose.types import Frame, Person
 
@@ -157,15 +157,18 @@ def test_who_comes_with_a_number_keeps_it():
 
 
 def test_settings_that_do_not_go_together_are_refused():
-    assert Following().method(live=False) is None and Following().method(live=True) == Kalman()
-    assert Following(track=False).method(live=True) is None
+    assert (
+        TrackingOptions().method(live=False) is None
+        and TrackingOptions().method(live=True) == Kalman()
+    )
+    assert TrackingOptions(track=False).method(live=True) is None
     for wrong in ({"track": False, "smoothing": "rts"}, {"track": False, "detect_every": 2}):
         with pytest.raises(InputError, match="need tracking"):
-            Following(**wrong)
+            TrackingOptions(**wrong)
     with pytest.raises(InputError, match="choose from none"):
-        Following(smoothing="median")
+        TrackingOptions(smoothing="median")
     with pytest.raises(InputError, match="every 0 frames"):
-        Following(detect_every=0)
+        TrackingOptions(detect_every=0)
 
 
 @pytest.fixture(scope="module")

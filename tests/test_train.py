@@ -9,23 +9,23 @@ import torch
 from pydantic import ValidationError
 
 from humanpose import files, nets
-from humanpose.apps.training import network_of
 from humanpose.checkpoints.store import load_net, load_tensors
 from humanpose.data.augment import Augmentation
-from humanpose.data.dataset import PoseDataset
-from humanpose.data.people import PersonDataset, PersonPicture
+from humanpose.data.detection import PersonDataset, PersonPicture
+from humanpose.data.pose import PoseDataset
 from humanpose.errors import DivergedError, InputError, OutputError
 from humanpose.files import alone_in
+from humanpose.lab.training import network_of
 from humanpose.skeleton import BODY19, COCO17
 from humanpose.spec import ModelSpec
 from humanpose.train import loop
-from humanpose.train.assign import assign, overlap_of, places
 from humanpose.train.config import Recipe
-from humanpose.train.logs import curve
+from humanpose.train.logging import curve
 from humanpose.train.loop import fit
 from humanpose.train.losses import person_loss, pose_loss, training_loss
 from humanpose.train.misfits import refuse_misfits
-from humanpose.train.order import Order
+from humanpose.train.sampler import Order
+from humanpose.train.simota import assign, overlap_of, places
 from humanpose.types import Sample
 
 ROOT = Path(__file__).resolve().parent.parent

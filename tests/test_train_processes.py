@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from humanpose.checkpoints.store import load_tensors
-from humanpose.train.logs import curve
+from humanpose.train.logging import curve
 
 HUMANPOSE = Path(sys.executable).with_name("humanpose")
 RECIPE = {

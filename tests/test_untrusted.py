@@ -5,29 +5,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from humanpose import untrusted
+from humanpose import sandbox
 from humanpose.errors import FormatError, InputError, LimitError
 
 
-def crash(path: str) -> untrusted.Arrays:
+def crash(path: str) -> sandbox.Arrays:
     os.abort()
 
 
-def hang(path: str) -> untrusted.Arrays:
+def hang(path: str) -> sandbox.Arrays:
     time.sleep(60)
     return {}
 
 
-def spin(path: str) -> untrusted.Arrays:
+def spin(path: str) -> sandbox.Arrays:
     while True:
         pass
 
 
-def eat(path: str) -> untrusted.Arrays:
+def eat(path: str) -> sandbox.Arrays:
     return {"x": np.ones(1 << 29)}  # 4 GiB
 
 
-def good(path: str) -> untrusted.Arrays:
+def good(path: str) -> sandbox.Arrays:
     return {"size": np.array([Path(path).stat().st_size])}
 
 
@@ -41,25 +41,25 @@ def file(tmp_path, monkeypatch) -> Path:
 
 
 def test_arrays_come_back(file):
-    assert untrusted.parse(good, file)["size"].tolist() == [5]
+    assert sandbox.parse(good, file)["size"].tolist() == [5]
 
 
 def test_a_crash_of_the_parser_is_an_error_not_a_crash(file):
     with pytest.raises(FormatError, match=r"joints é\.mat: damaged.*crashed"):
-        untrusted.parse(crash, file)
+        sandbox.parse(crash, file)
 
 
 def test_memory_is_limited(file):
     with pytest.raises(FormatError, match="damaged"):
-        untrusted.parse(eat, file)
+        sandbox.parse(eat, file)
 
 
 @pytest.mark.parametrize("parser", [hang, spin])
 def test_time_is_limited(file, parser):
     with pytest.raises(LimitError, match="within 1 s"):
-        untrusted.parse(parser, file, timeout=1)
+        sandbox.parse(parser, file, timeout=1)
 
 
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"gone\.mat: no such file"):
-        untrusted.parse(good, tmp_path / "gone.mat")
+        sandbox.parse(good, tmp_path / "gone.mat")

@@ -12,9 +12,9 @@ from humanpose.errors import InputError
 from humanpose.geometry import crop_of_box
 from humanpose.images import load_image
 from humanpose.infer import catalog
-from humanpose.infer.estimator import Estimator
-from humanpose.infer.looks import Procedure
 from humanpose.infer.runtime import Settings, read_spec
+from humanpose.infer.topdown import Estimator
+from humanpose.infer.tta import Procedure
 from humanpose.infer.upright import tilts, torso_of, upright_crop
 from humanpose.skeleton import COCO17, MPII16, Skeleton
 

@@ -9,7 +9,7 @@ from humanpose.draw import SIDE_COLOURS, draw_people
 from humanpose.errors import InputError
 from humanpose.skeleton import COCO17
 from humanpose.types import Crop, Frame, Person
-from humanpose.views import VIEWS, WITH_MAPS, Look
+from humanpose.views import VIEWS, WITH_MAPS, DrawStyle
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def frame() -> Frame:
 def test_every_view_has_its_size_and_leaves_the_frame_alone(frame, view, people):
     frame = frame if people else replace(frame, people=())
     before = frame.image.copy()
-    look = Look(view, legend=True)
+    look = DrawStyle(view, legend=True)
     drawn = look.draw(frame)
     assert drawn.dtype == np.uint8 and drawn.shape[1::-1] == look.size(325, 243)
     np.testing.assert_array_equal(frame.image, before)
@@ -41,20 +41,20 @@ def test_every_view_has_its_size_and_leaves_the_frame_alone(frame, view, people)
 
 
 def test_boxes_and_skeleton_differ_by_the_box(frame):
-    boxes, plain = Look("boxes").draw(frame), Look("skeleton").draw(frame)
+    boxes, plain = DrawStyle("boxes").draw(frame), DrawStyle("skeleton").draw(frame)
     np.testing.assert_array_equal(plain, draw_people(frame.image, frame.people, boxes=False))
     assert (boxes[30, 100] != plain[30, 100]).any()
 
 
 def test_side_by_side_is_the_picture_and_then_the_drawing(frame):
-    both = Look("side-by-side").draw(frame)
+    both = DrawStyle("side-by-side").draw(frame)
     np.testing.assert_array_equal(both[:, :325], frame.image)
-    np.testing.assert_array_equal(both[:, 325:], Look("boxes").draw(frame))
+    np.testing.assert_array_equal(both[:, 325:], DrawStyle("boxes").draw(frame))
 
 
 def test_grid_shows_each_joint_in_its_own_cell(frame):
     columns, rows = 5, 4  # 17 joints
-    grid = Look("heatmaps").draw(frame).astype(int)
+    grid = DrawStyle("heatmaps").draw(frame).astype(int)
     width, height = 325 // columns, 243 // rows
     for j, (x, y) in enumerate(frame.people[0].joints):
         row, column = divmod(j, columns)
@@ -66,7 +66,7 @@ def test_grid_shows_each_joint_in_its_own_cell(frame):
 
 
 def test_stages_come_in_order_and_the_joints_last(frame):
-    sheet = Look("stages").draw(frame).astype(int)  # 2 x 2: stage 1, stage 2, joints
+    sheet = DrawStyle("stages").draw(frame).astype(int)  # 2 x 2: stage 1, stage 2, joints
     colour = np.ptp(sheet, axis=-1) > 60
     assert not colour[:121, :162].any() and colour[:121, 162:].any() and colour[121:, :162].any()
 
@@ -74,18 +74,18 @@ def test_stages_come_in_order_and_the_joints_last(frame):
 def test_without_maps_their_views_show_the_joints(frame):
     bare = replace(frame, people=(replace(frame.people[0], maps=None, cells=None),))
     for view in WITH_MAPS:
-        drawn = Look(view).draw(bare).astype(int)
+        drawn = DrawStyle(view).draw(bare).astype(int)
         assert (np.ptp(drawn, axis=-1) > 60).any() == (view == "stages")
 
 
 def test_legend_names_the_sides_in_their_colours(frame):
     far = replace(frame, people=(replace(frame.people[0], joints=frame.people[0].joints * np.nan),))
-    drawn = Look("skeleton", legend=True).draw(far)[-60:, :80].reshape(-1, 3).astype(int)
+    drawn = DrawStyle("skeleton", legend=True).draw(far)[-60:, :80].reshape(-1, 3).astype(int)
     for colour in SIDE_COLOURS.values():
         assert (np.abs(drawn - colour).max(1) < 12).any()
-    assert (Look("skeleton").draw(far) == 90).all()
+    assert (DrawStyle("skeleton").draw(far) == 90).all()
 
 
 def test_an_unknown_view_is_refused_by_name():
     with pytest.raises(InputError, match="'xray': choose from boxes, skeleton"):
-        Look("xray")
+        DrawStyle("xray")

@@ -28,9 +28,9 @@ try:
 except ImportError as error:  # a system library
     pytest.skip(f"Qt cannot be used here: {error}", allow_module_level=True)
 
-from humanpose.apps.live.session import Session
-from humanpose.apps.live.window import Window, resized
-from humanpose.apps.settings import Settings
+from humanpose.cli.live.session import Session
+from humanpose.cli.live.window import Window, resized
+from humanpose.cli.settings import Settings
 from humanpose.results import read_records
 
 HERE = Path(__file__).resolve()
@@ -265,7 +265,7 @@ def test_a_signal_closes_the_window_and_finishes_the_files(tmp_path, number, cod
     with mjpeg(30) as feed:
         config = tmp_path / "humanpose.yaml"
         config.write_text(f"source: {feed.url}\nperson: none\nview: skeleton\n")
-        command = [sys.executable, "-m", "humanpose.apps.cli", "live", "--config", str(config)]
+        command = [sys.executable, "-m", "humanpose.cli.main", "live", "--config", str(config)]
         child = subprocess.Popen(
             [*command, "--record", "-o", str(tmp_path / "out")],
             stderr=subprocess.PIPE,

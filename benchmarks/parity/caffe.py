@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from humanpose import nets
-from humanpose.checkpoints.caffe import read_caffemodel
+from humanpose.checkpoints.legacy.caffe import read_caffemodel
 from humanpose.nets.cpm import CPM, VARIANTS, centre_map
 
 Array = np.ndarray[Any, Any]

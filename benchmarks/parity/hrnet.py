@@ -24,7 +24,7 @@ import yaml
 from torch import Tensor, nn
 
 from humanpose import nets
-from humanpose.checkpoints.hrnet import read_pth
+from humanpose.checkpoints.legacy.pth import read_pth
 from humanpose.checkpoints.mapping import to_net
 
 TOLERANCE = 1e-6  # largest difference as a share of the output's range

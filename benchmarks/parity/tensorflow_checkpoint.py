@@ -22,8 +22,8 @@ import numpy as np
 import torch
 
 from humanpose import nets
+from humanpose.checkpoints.legacy.tensorflow import read_tf_checkpoint, read_tf_graph
 from humanpose.checkpoints.mapping import to_net
-from humanpose.checkpoints.tensorflow import read_tf_checkpoint, read_tf_graph
 
 TOLERANCE = 2e-5  # largest difference as a share of a stage's range
 STAGES = 3

@@ -14,14 +14,14 @@ import numpy as np
 from scipy.stats import mannwhitneyu
 from table import Figure
 
-from humanpose.apps.data_sets import evenly, part_of
-from humanpose.apps.scoring import Rules, Truth, estimated, scores_of
-from humanpose.data.predictions import Matched
 from humanpose.data.readers import read
+from humanpose.data.sets import evenly, part_of
 from humanpose.errors import InputError
+from humanpose.evaluate.metrics import pck
+from humanpose.evaluate.predictions import Matched
+from humanpose.evaluate.scores import Rules, Truth, estimated, scores_of
 from humanpose.geometry import iou
 from humanpose.images import load_image
-from humanpose.metrics import pck
 from humanpose.types import F32, U8, Person, Sample
 
 PART = "Joints under hard conditions, boxes given"

@@ -14,14 +14,14 @@ import ours
 from mediapipe_pose import HOW, MediaPipePose, row_name
 from table import Figure
 
-from humanpose.apps.data_sets import evenly, part_of
-from humanpose.apps.evaluation import is_share, judge
-from humanpose.apps.scoring import Rules, Truth, estimated
-from humanpose.data.predictions import Matched, match, read_predictions
 from humanpose.data.readers import read
+from humanpose.data.sets import evenly, part_of
 from humanpose.errors import InputError
-from humanpose.infer.estimator import Estimator
-from humanpose.metrics.pck import LIMB_JOINTS
+from humanpose.evaluate.metrics.pck import LIMB_JOINTS
+from humanpose.evaluate.predictions import Matched, match, read_predictions
+from humanpose.evaluate.run import is_share, judge
+from humanpose.evaluate.scores import Rules, Truth, estimated
+from humanpose.infer.topdown import Estimator
 from humanpose.types import Sample
 
 PART = "Joints, boxes given"

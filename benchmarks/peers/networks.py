@@ -17,7 +17,7 @@ from humanpose.errors import FormatError, InputError
 from humanpose.geometry import crop_of_box
 from humanpose.images import load_image
 from humanpose.infer.detector import Detector
-from humanpose.infer.estimator import Estimator
+from humanpose.infer.topdown import Estimator
 from humanpose.skeleton import COCO17
 from humanpose.spec import ModelSpec
 from humanpose.types import F32, U8, Person

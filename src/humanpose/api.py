@@ -14,14 +14,16 @@ from humanpose import files, results
 from humanpose.errors import DeviceError, InputError, MissingExtraError
 from humanpose.geometry import box_of_picture
 from humanpose.images import load_image
-from humanpose.infer import catalog, live, runtime, smooth
+from humanpose.infer import catalog, runtime, smooth
 from humanpose.infer.detector import Detector
-from humanpose.infer.estimator import Estimator
 from humanpose.infer.hands import HandFinder
-from humanpose.infer.looks import Procedure
 from humanpose.infer.profile import SMOOTHING, TRACKING, WAITING, Profile, phase, timed
 from humanpose.infer.smooth import Smoothing
-from humanpose.infer.track import Follower, Following
+from humanpose.infer.stream import Source
+from humanpose.infer.stream import results as results_of
+from humanpose.infer.topdown import Estimator
+from humanpose.infer.track import TrackingOptions, VideoTracker
+from humanpose.infer.tta import Procedure
 from humanpose.media.sources import open_source
 from humanpose.skeleton import Skeleton
 from humanpose.spec import ModelSpec
@@ -59,10 +61,10 @@ class PoseEstimator:
         person_size: side of the square that the person network sees the picture in, pixels; None =
             its own, but 224 beside the built-in `fast`.
         flip: average with the mirrored crop: more accurate, twice the time.
-        scales, crop, decode, compat: see `infer.looks.Procedure`. `crop` defaults to
+        scales, crop, decode, compat: see `infer.tta.Procedure`. `crop` defaults to
             "picture-height" where the person network gives places without sizes (CPM's).
         keep_maps: give every person the heat maps of all stages the network file has.
-        second_look: see `infer.looks.Procedure`.
+        second_look: see `infer.tta.Procedure`.
         profile: told where the time goes (`infer.profile`).
 
     Raises:
@@ -154,16 +156,16 @@ class PoseEstimator:
             detect_every: frames from one call of the person network to the next; between them
                 boxes come from the last pose.
         """
-        following = Following(track, smoothing, detect_every)
+        following = TrackingOptions(track, smoothing, detect_every)
         with open_source(source) as video, closing(self.follow(video, following)) as frames:
             yield from frames
 
     def follow(
-        self, source: live.Source, following: Following = Following()
+        self, source: Source, following: TrackingOptions = TrackingOptions()
     ) -> Generator[Frame, None, None]:
         """The frames of `source` with their people: of a file all, of a camera the newest."""
         work = self.follower(following.detect_every) if following.track else self.process
-        with closing(live.results(source, work)) as frames:
+        with closing(results_of(source, work)) as frames:
             method = following.method(live=source.live)
             if method is None:
                 yield from frames
@@ -173,7 +175,7 @@ class PoseEstimator:
 
     def follower(self, detect_every: int = 1) -> Callable[[Frame], Frame]:
         """Like `process`, for frames one after another: people keep their numbers."""
-        follower = Follower(
+        follower = VideoTracker(
             self._detector, self._estimator, every=detect_every, max_people=self._max_people
         )
 

@@ -44,7 +44,7 @@ class ModelSpec:
         background: the last map is background.
         flip: the graph itself averages the maps with those of the mirrored crop.
         second_look: degrees from upright from which a person is looked at twice; 0 = nobody is
-            (see `infer.looks.Procedure`).
+            (see `infer.tta.Procedure`).
         decode: rule of heatmap.decode, or the detector's.
         threshold: least score of a reported person (task "person").
         data: what it was trained on, one line each.

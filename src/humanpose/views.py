@@ -27,7 +27,7 @@ _DARK, _LIGHT = (20, 20, 20), (240, 240, 240)
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class DrawStyle:
     """How frames are drawn.
 
     Attributes:

@@ -28,7 +28,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from humanpose import untrusted
+from humanpose import sandbox
 from humanpose.errors import FormatError, HumanPoseError, InputError, MissingExtraError
 from humanpose.files import file_size, input_error
 from humanpose.images import load_image
@@ -218,7 +218,7 @@ class Pack:
             raise FormatError(f"{path}: not a pack of `humanpose data build`")
         if importlib.util.find_spec("h5py") is None:
             raise MissingExtraError("h5py", "data")
-        found = untrusted.parse(_parse_pack, path, timeout=9 + file_size(path) / 1e8)
+        found = sandbox.parse(_parse_pack, path, timeout=9 + file_size(path) / 1e8)
         try:
             about = found["about"].item()
             self.rows: NDArray[Any] = found["rows"]
@@ -341,7 +341,7 @@ def read_pack(path: Path) -> list[Sample]:
     return list(Pack(path))
 
 
-def _parse_pack(path: str) -> untrusted.Arrays:
+def _parse_pack(path: str) -> sandbox.Arrays:
     import h5py
 
     with h5py.File(path, "r") as file:

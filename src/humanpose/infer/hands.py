@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from humanpose.errors import InputError
-from humanpose.infer.estimator import Estimator
+from humanpose.infer.topdown import Estimator
 from humanpose.types import F32, Frame, Hand, Person
 
 _LEAST_SCORE = 0.2  # of wrist and elbow: where they are not sure there is no hand to look at

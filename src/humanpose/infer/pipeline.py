@@ -1,6 +1,6 @@
 """The owner of threads: reading, estimating and writing overlap, at bounded memory.
 
-Here for what lies in files, of which no frame may be lost; `infer.live` for what does not wait.
+Here for what lies in files, of which no frame may be lost; `infer.stream` for what does not wait.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from humanpose.infer.live import Source
+    from humanpose.infer.stream import Source
     from humanpose.types import Frame
 
 A = TypeVar("A")
@@ -131,7 +131,7 @@ def _timed(items: Iterable[A], profile: Profile, name: str) -> Iterator[A]:
 
 
 class TimedSource:
-    """A source of frames (`infer.live.Source`) whose reading is counted."""
+    """A source of frames (`infer.stream.Source`) whose reading is counted."""
 
     def __init__(self, source: Source, profile: Profile) -> None:
         self.live = source.live

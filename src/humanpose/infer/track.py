@@ -17,8 +17,8 @@ from humanpose.errors import InputError
 from humanpose.geometry import box_of_joints, box_of_picture, iou, similarity
 from humanpose.infer import smooth
 from humanpose.infer.detector import Detector
-from humanpose.infer.estimator import Estimator
 from humanpose.infer.smooth import Smoothing
+from humanpose.infer.topdown import Estimator
 from humanpose.skeleton import I64
 from humanpose.types import F32, F64, U8, Frame, Person
 
@@ -243,7 +243,7 @@ def assign(cost: F64) -> tuple[I64, I64]:
 
 
 @dataclass(frozen=True, slots=True)
-class Following:
+class TrackingOptions:
     """What is done with frames that come one after another, beyond looking at each by itself.
 
     Attributes:
@@ -274,7 +274,7 @@ class Following:
         return smooth.method(usual if self.smoothing == "auto" else self.smoothing)
 
 
-class Follower:
+class VideoTracker:
     """Frames one after another -> the same with numbered people.
 
     A doubtful box is looked at only where somebody is expected whom no sure box shows. With

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from humanpose.errors import InputError
 from humanpose.nets.cpm import CPM, VARIANTS, cpm
+from humanpose.nets.detector import person
 from humanpose.nets.hourglass import HourglassNet, hourglass1, hourglass2, hourglass8
 from humanpose.nets.hrnet import hrnet_w32, hrnet_w48
 from humanpose.nets.lite import lite
-from humanpose.nets.person import person
 from humanpose.nets.resnet import resnet50, resnet101, resnet152
 
 

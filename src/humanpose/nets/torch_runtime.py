@@ -13,7 +13,7 @@ from humanpose.spec import ModelSpec
 from humanpose.types import F32, U8
 
 
-class Deployed(nn.Module):
+class ExportModule(nn.Module):
     """`net` with its pixel rules inside: what is exported, and what validation runs.
 
     `forward` takes RGB uint8 (N, H, W, 3) and gives the spec's named outputs, float32; with
@@ -87,7 +87,7 @@ class TorchRuntime:
         stages: bool = False,
     ) -> None:
         self._device = next(net.parameters()).device
-        self.deployed = Deployed(net, spec, stages=stages).eval().to(self._device)
+        self.deployed = ExportModule(net, spec, stages=stages).eval().to(self._device)
         self.precision = precision
         self.name = "torch"
 

@@ -15,18 +15,18 @@ from lightning.fabric import Fabric
 from torch import nn
 
 from humanpose.checkpoints.store import save_weights
-from humanpose.data.dataset import PoseDataset
-from humanpose.data.people import PersonDataset
+from humanpose.data.detection import PersonDataset
+from humanpose.data.pose import PoseDataset
 from humanpose.errors import DivergedError
 from humanpose.spec import ModelSpec
-from humanpose.train import checkpoint, logs
+from humanpose.train import checkpoint, logging
 from humanpose.train.config import Recipe
+from humanpose.train.distributed import launch, same_everywhere, shared
 from humanpose.train.losses import training_loss
 from humanpose.train.meter import Meter, Show, told
-from humanpose.train.model import Trained
-from humanpose.train.optimise import average, optimizer_of, set_rates
-from humanpose.train.order import loader_of
-from humanpose.train.ranks import launch, same_everywhere, shared
+from humanpose.train.model import TrainModule
+from humanpose.train.optim import average, optimizer_of, set_rates
+from humanpose.train.sampler import loader_of
 from humanpose.types import U8
 
 Validate = Callable[[nn.Module], dict[str, float]]
@@ -97,7 +97,7 @@ def fit(
     recipe = recipe.sized(len(dataset))
     fabric = fabric or launch(recipe, folder)
     run = _start(recipe, net)
-    trained: Any = Trained(run.net, spec)
+    trained: Any = TrainModule(run.net, spec)
     if recipe.compile:
         trained = torch.compile(trained)
     model, optimizer = fabric.setup(trained, run.optimizer)
@@ -106,7 +106,7 @@ def fit(
         checkpoint.forget(folder)
     if resume and checkpoint.load(folder, run, recipe, show):
         show(f"resumed at step {run.step} of {recipe.steps}")
-    logs.begin(fabric, recipe, run.step)
+    logging.begin(fabric, recipe, run.step)
     meter = Meter(fabric, recipe, show)
     loader = loader_of(dataset, recipe, run.step, fabric)
     saved, lost, done = time.monotonic(), 0, _ended(recipe, run)
@@ -125,7 +125,7 @@ def fit(
             optimizer.step()
         lost = 0 if finite else lost + 1
         if lost == _MOST_LOST:
-            logs.end(fabric, "failed")
+            logging.end(fabric, "failed")
             raise DivergedError(f"step {run.step}: no finite gradient {lost} times in a row")
         optimizer.zero_grad()
         run.step += 1
@@ -135,18 +135,18 @@ def fit(
         if _due(recipe, run.step):
             _validate(run, spec, recipe, validate, folder, fabric, meter)
             if picture and fabric.is_global_zero:
-                logs.log_picture(fabric, folder, picture(run.ema), run.step)
+                logging.log_picture(fabric, folder, picture(run.ema), run.step)
             model.train()
             meter.restart()
         done = _ended(recipe, run)
         if time.monotonic() - saved > recipe.checkpoint_every or done:
             if fabric.is_global_zero:
-                logs.flush(fabric)
+                logging.flush(fabric)
                 checkpoint.save(folder, run, recipe)
             saved = time.monotonic()
         if done:
             break
-    logs.end(fabric, "success")
+    logging.end(fabric, "success")
     fabric.barrier()
     return folder / "best.safetensors"
 

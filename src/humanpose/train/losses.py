@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from humanpose.data.targets import INSIDE, OUTSIDE, UNKNOWN
-from humanpose.train.assign import assign, overlap_of, places
 from humanpose.train.config import Recipe
+from humanpose.train.simota import assign, overlap_of, places
 
 Batch = dict[str, Tensor]
 Parts = dict[str, Tensor]
@@ -38,7 +38,7 @@ def training_loss(
     """The recipe's loss.
 
     Args:
-        out: what `train.model.Trained` gave.
+        out: what `train.model.TrainModule` gave.
         batch: of the data set; "teacher" (N, S, K, h, w) is used where `distil` is above 0.
         recipe: its task, loss, `hardest` and `distil` are used.
         share: see above.
@@ -157,8 +157,8 @@ def person_loss(raw: Batch, batch: Batch, share: Share = alone) -> tuple[Tensor,
     """Overlap of the boxes that answer for somebody, and who is there at all.
 
     Args:
-        raw: "box" (N, A, 4), "object" and "kind" (N, A) of `nets.person`.
-        batch: "image" (N, H, W, 3), "people" and "ignore" (N, G, 4) of `data.people`.
+        raw: "box" (N, A, 4), "object" and "kind" (N, A) of `nets.detector`.
+        batch: "image" (N, H, W, 3), "people" and "ignore" (N, G, 4) of `data.detection`.
         share: see above.
 
     Source: Ge et al. 2021, "YOLOX"; weights of the parts as in its official code.

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from humanpose import nets
 from humanpose.nets.cpm import CPM
 from humanpose.nets.hourglass import HourglassNet
-from humanpose.nets.torch_runtime import Deployed
+from humanpose.nets.torch_runtime import ExportModule
 from humanpose.spec import ModelSpec
 
 
-class Trained(nn.Module):
+class TrainModule(nn.Module):
     """`net` behind its own pixel rules.
 
     `forward` takes RGB uint8 (N, H, W, 3) and gives a detector's raw maps by name, or the maps
@@ -23,7 +23,7 @@ class Trained(nn.Module):
 
     def __init__(self, net: nn.Module, spec: ModelSpec) -> None:
         super().__init__()
-        self.pixels = Deployed(net, spec)
+        self.pixels = ExportModule(net, spec)
         self.net = net
 
     def forward(self, image: Tensor) -> dict[str, Tensor] | list[Tensor]:

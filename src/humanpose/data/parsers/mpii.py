@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from humanpose.data.parsers import hdf5
 from humanpose.data.parsers.matlab import Array, column, field, number, numbers, records, text
 from humanpose.data.parsers.matlab import variables as _variables
-from humanpose.untrusted import Arrays
+from humanpose.sandbox import Arrays
 
 JOINTS = 16
 # Who is in the validation part is not in the release: these files list them.

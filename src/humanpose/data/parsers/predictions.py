@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from humanpose.data.parsers import hdf5
 from humanpose.data.parsers.matlab import variables
-from humanpose.untrusted import Arrays
+from humanpose.sandbox import Arrays
 
 _NAMES = ("preds", "prediction_all")
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from humanpose import untrusted
+from humanpose import sandbox
 from humanpose.errors import FormatError, MissingExtraError, printable
 from humanpose.geometry import box_of_joints
 from humanpose.skeleton import Skeleton
@@ -28,19 +28,19 @@ _SPLITS = {"train": "train", "val": "validation", "test": "test"}
 _FARTHEST = 1e5  # pixels; no picture of any set is a tenth of it
 
 
-def parse(parser: Callable[[str], untrusted.Arrays], file: Path, *needs: str) -> untrusted.Arrays:
+def parse(parser: Callable[[str], sandbox.Arrays], file: Path, *needs: str) -> sandbox.Arrays:
     """`parser(str(file))` in a child process with 2 GB and 8 s of a processor.
 
     Per MB beyond 2 it may have 200 MB and 5 s more: MPII's release, 12 MB of compressed structs,
     takes 1.3 GB and 13 s.
 
     Args:
-        parser: see `untrusted.parse`.
+        parser: see `sandbox.parse`.
         file: what it reads.
         needs: modules of the data extra that it imports.
 
     Raises:
-        InputError, FormatError, LimitError: see `untrusted.parse`.
+        InputError, FormatError, LimitError: see `sandbox.parse`.
         MissingExtraError: if one of `needs` is not installed.
     """
     for module in needs:
@@ -49,7 +49,7 @@ def parse(parser: Callable[[str], untrusted.Arrays], file: Path, *needs: str) ->
     size = file.stat().st_size if file.is_file() else 0
     beyond = min(max(0.0, size / 1e6 - 2), 100)
     memory = (2 << 30) + int(beyond * 2e8)
-    return untrusted.parse(parser, file, memory=memory, timeout=8 + 5 * beyond)
+    return sandbox.parse(parser, file, memory=memory, timeout=8 + 5 * beyond)
 
 
 def split_of(file: Path) -> str | None:

@@ -13,9 +13,9 @@ import numpy as np
 from humanpose.data.parsers.matlab import column, number, records, text, variables
 from humanpose.data.readers.common import joint_box, parse, picture_path, pictures_beside, plausible
 from humanpose.errors import InputError
+from humanpose.sandbox import Arrays
 from humanpose.skeleton import FLIC9
 from humanpose.types import Sample
-from humanpose.untrusted import Arrays
 
 # Columns of `coords` (FLIC's lookupPart): arms, hips, nose, in FLIC9's order.
 _COLUMNS = [0, 1, 2, 3, 4, 5, 6, 9, 16]

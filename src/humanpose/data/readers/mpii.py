@@ -25,9 +25,9 @@ from humanpose.data.readers.common import (
 )
 from humanpose.errors import FormatError, InputError
 from humanpose.geometry import box_of_joints
+from humanpose.sandbox import Arrays
 from humanpose.skeleton import MPII16
 from humanpose.types import F32, F64, Sample
-from humanpose.untrusted import Arrays
 
 _RELEASE = ("mpii_human_pose_v1_u12_1.mat", "mpii_human_pose_v1_u12_2/mpii_human_pose_v1_u12_1.mat")
 _VALIDATION = ("annotations_valid.mat", "detections.mat", "Tompson_valid/detections.mat")

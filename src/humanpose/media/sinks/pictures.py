@@ -11,7 +11,7 @@ from humanpose.errors import OutputError
 from humanpose.files import prepare_output
 from humanpose.images import save_image
 from humanpose.types import U8, Frame
-from humanpose.views import Look
+from humanpose.views import DrawStyle
 
 
 class PictureSink:
@@ -21,7 +21,7 @@ class PictureSink:
         self,
         path: str | Path,
         *,
-        look: Look = Look(),
+        look: DrawStyle = DrawStyle(),
         force: bool = False,
     ) -> None:
         """Nothing is touched before `with`.

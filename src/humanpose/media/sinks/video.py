@@ -21,7 +21,7 @@ from humanpose.errors import OutputError
 from humanpose.files import output_error, part_path, prepare_output, sync
 from humanpose.media.sinks._sound import Sound
 from humanpose.types import U8, Frame
-from humanpose.views import Look
+from humanpose.views import DrawStyle
 
 # First found wins. The later ones are for FFmpeg builds without GPL parts.
 _ENCODERS = ("libx264", "libopenh264", "h264_videotoolbox", "mpeg4")
@@ -53,7 +53,7 @@ class VideoSink:
         height: int,
         rate: Fraction | float,
         *,
-        look: Look = Look(),
+        look: DrawStyle = DrawStyle(),
         audio: str | Path | None = None,
         force: bool = False,
     ) -> None:

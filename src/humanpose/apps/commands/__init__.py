@@ -1,1 +1,0 @@
-"""One module a verb; each imports what is heavy only when it runs."""

@@ -1,0 +1,1 @@
+"""Read weights files of other frameworks: Caffe, TensorFlow, OpenPose pickles, PyTorch."""

@@ -1,0 +1,1 @@
+"""Read networks of other projects from which a training starts."""

@@ -1,0 +1,77 @@
+"""YOLOX-nano's published ONNX file as a start for `person`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from humanpose.errors import FormatError
+from humanpose.files import read_limited
+from humanpose.nets.detector import PersonNet
+from humanpose.types import F32
+
+_LIMIT_BYTES = 64 << 20
+_PERSON = 0  # of COCO's 80 classes
+
+
+def read_yolox(path: Path) -> dict[str, Tensor]:
+    """State of `person` from an ONNX export of YOLOX-nano, its normalisation folded away.
+
+    The file's convolutions run in the order of ours; of its classes only the person stays.
+
+    Raises:
+        InputError: if the file is not there or too large.
+        FormatError: if it is damaged, or another network.
+    """
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from onnx import ModelProto, numpy_helper
+
+    try:
+        graph = ModelProto.FromString(read_limited(path, _LIMIT_BYTES)).graph
+        constants = {tensor.name: tensor for tensor in graph.initializer}
+        found = [
+            tuple(numpy_helper.to_array(constants[name]) for name in node.input[1:])
+            for node in graph.node
+            if node.op_type == "Conv"
+        ]
+    except (DecodeError, KeyError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise FormatError(f"{path}: not an ONNX file of YOLOX-nano ({reason})") from error
+    net = PersonNet()
+    wanted = {name: part for name, part in net.named_modules() if isinstance(part, nn.Conv2d)}
+    if len(found) != len(wanted):
+        raise FormatError(f"{path}: has {len(found)} convolutions, YOLOX-nano has {len(wanted)}")
+    state: dict[str, Tensor] = {}
+    for arrays, (name, part) in zip(found, wanted.items(), strict=True):
+        own = dict(part.named_parameters())
+        if len(arrays) != len(own):
+            raise FormatError(f"{path}: {name} has no bias; is its normalisation folded away?")
+        for (kind, parameter), array in zip(own.items(), arrays, strict=True):
+            if name.endswith("kind_out") and len(array) > 1:
+                array = array[_PERSON : _PERSON + 1]
+            if name == "trunk.stem.0" and array.shape[1:] == (12, 3, 3):
+                array = _unfocused(array)
+            if array.shape != tuple(parameter.shape):
+                raise FormatError(
+                    f"{path}: {name}.{kind} has shape {array.shape}, YOLOX-nano "
+                    f"{tuple(parameter.shape)}"
+                )
+            state[f"{name}.{kind}"] = torch.from_numpy(np.array(array, np.float32))
+    # The file takes 0..255. At 0..1 the first weights are of the others' size, and a training
+    # that changes all by as much does not wreck them first.
+    state["trunk.stem.0.weight"] *= 255
+    return state
+
+
+def _unfocused(weight: F32) -> F32:
+    """(O, 3, 6, 6) of stride 2 from (O, 12, 3, 3) of the four pictures that are every second pixel.
+
+    These begin at (row, column) 0,0, 1,0, 0,1 and 1,1.
+    """
+    whole = np.empty((len(weight), 3, 6, 6), np.float32)
+    for i, part in enumerate(np.split(weight, 4, 1)):
+        whole[:, :, i % 2 :: 2, i // 2 :: 2] = part
+    return whole

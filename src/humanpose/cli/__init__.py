@@ -1,0 +1,1 @@
+"""The humanpose command: its options, its verbs and the live window."""

@@ -1,0 +1,108 @@
+"""humanpose export WEIGHTS -o OUT.onnx"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from humanpose.errors import InputError, MissingExtraError
+
+if TYPE_CHECKING:
+    from humanpose.types import U8
+
+PRECISIONS = ("float32", "bf16", "int8")
+
+
+def export(
+    weights: Annotated[Path, typer.Argument(help="A .safetensors file made by `humanpose train`.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="The .onnx to write; if not given beside WEIGHTS, INT8 as NAME.int8.onnx.",
+        ),
+    ] = None,
+    check: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PICTURES",
+            help="Pictures or folders to compare on; noise if not given. Repeatable.",
+        ),
+    ] = None,
+    stages: Annotated[
+        bool,
+        typer.Option("--stages", help="Give the maps of every stage too (CPM, hourglass)."),
+    ] = False,
+    flip: Annotated[
+        bool,
+        typer.Option("--flip", help="The file averages with the mirrored crop, at twice the work."),
+    ] = False,
+    precision: Annotated[
+        str, typer.Option(help="float32, bf16 (checked, nothing is quantised) or int8.")
+    ] = "float32",
+    calibrate: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[=PATH]|PICTURES",
+            help="Data set, pictures or folder for int8 and bf16: to calibrate and to judge on. "
+            "Repeatable.",
+        ),
+    ] = None,
+    limit: Annotated[
+        float, typer.Option(min=0, help="Largest loss of any score, in points (hundredths).")
+    ] = 1.0,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+) -> None:
+    """Write a network as ONNX with its description inside, and compare it with the original.
+
+    An INT8 or bf16 file is refused that scores worse than float32 by more than --limit.
+    """
+    if precision not in PRECISIONS:
+        raise InputError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
+    if (precision == "float32") == bool(calibrate):
+        raise InputError("--calibrate DATA goes with --precision int8 or bf16, and they with it")
+    try:
+        from humanpose.export import onnx as exporting
+        from humanpose.export.accuracy_check import Examples
+    except ImportError as error:
+        raise MissingExtraError(error.name or "torch", "train") from error
+    from humanpose.files import prepare_output
+
+    output = output or weights.with_suffix(".int8.onnx" if precision == "int8" else ".onnx")
+    prepare_output(output, force=force)
+    crops = _crops(weights, check) if check else None
+    lower = None
+    if calibrate:
+        examples = Examples.read(calibrate)
+        lower = exporting.Lower(precision, examples, limit, typer.echo)
+    reports = exporting.export(weights, output, crops, stages=stages, flip=flip, lower=lower)
+    on = f"{len(crops)} pictures" if crops is not None else "noise"
+    typer.echo(f"{output}: {output.stat().st_size / 1e6:.2f} MB; compared on {on}")
+    typer.echo(f"{'':34}{'value':>10}{'joint, px':>12}{'score':>10}")
+    for report in reports:
+        typer.echo(
+            f"{report.runtime:34}{report.largest_value:>10.2e}{report.largest_pixel:>12.4f}"
+            f"{report.largest_score:>10.4f}"
+        )
+    typer.echo("largest differences: of any output as a share of its range, of a joint, of a score")
+
+
+def _crops(weights: Path, sources: list[str]) -> U8:
+    import numpy as np
+
+    from humanpose.checkpoints.store import load_weights
+    from humanpose.geometry import crop_of_picture
+    from humanpose.images import load_image
+    from humanpose.media.sources import expand
+
+    spec = load_weights(weights)[1]
+    crops = []
+    for item in expand(sources)[:64]:
+        image = load_image(item.path)
+        crop = crop_of_picture((image.shape[1], image.shape[0]), spec.input)
+        crops.append(crop.cut(image, spec.pad))
+    return np.stack(crops)

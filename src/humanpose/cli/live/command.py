@@ -1,0 +1,107 @@
+"""humanpose live [SOURCE]"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def live(
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[SOURCE]",
+            help="A camera (0), a video, rtsp:// or http(s)://, ros:/TOPIC and what else `predict` "
+            "takes and moves; camera 0 if not given.",
+            show_default=False,
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Settings, as in humanpose.yaml; options go before it."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Pose weights: a built-in name or a file.")
+    ] = None,
+    person: Annotated[
+        str | None,
+        typer.Option(help="Person weights: a built-in name, a file, or 'none' (one fills it)."),
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Height of the pose network's input (CPM's box size).")
+    ] = None,
+    person_size: Annotated[
+        int | None, typer.Option(help="Side of the person network's input, pixels.")
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, float32, bf16 or int8.")] = None,
+    runtime: Annotated[str | None, typer.Option(help="auto, openvino or onnxruntime.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, or what the runtime offers: gpu, npu, cuda.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of a network call.")] = None,
+    person_score: Annotated[float | None, typer.Option(help="Least score of a person.")] = None,
+    max_people: Annotated[
+        int | None, typer.Option(help="Keep at most this many people of a picture, best first.")
+    ] = None,
+    flip: Annotated[
+        bool | None, typer.Option("--flip/--no-flip", help="Average with the mirrored crop.")
+    ] = None,
+    second_look: Annotated[
+        float | None,
+        typer.Option(
+            metavar="DEGREES",
+            help="Look again, turned upright, at who is so far from it; 0: never.",
+        ),
+    ] = None,
+    smooth: Annotated[
+        str | None, typer.Option(metavar="METHOD", help="none, kalman (default) or one-euro.")
+    ] = None,
+    detect_every: Annotated[
+        int | None, typer.Option(help="Look for people every so many frames.")
+    ] = None,
+    continuous: Annotated[
+        bool | None,
+        typer.Option("--continuous/--on-demand", help="Look at every frame, or when asked."),
+    ] = None,
+    view: Annotated[
+        str | None,
+        typer.Option(help="boxes, skeleton, heatmaps, stages or side-by-side."),
+    ] = None,
+    min_score: Annotated[
+        float | None, typer.Option(help="Draw joints at or above this score.")
+    ] = None,
+    legend: Annotated[
+        bool | None, typer.Option("--legend/--no-legend", help="Draw which colour is which side.")
+    ] = None,
+    record: Annotated[
+        bool | None, typer.Option("--record/--no-record", help="Record from the start.")
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", metavar="DIR", help="Folder of snapshots and recordings."),
+    ] = None,
+    topic: Annotated[str | None, typer.Option(help="Topic of a ROS recording.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Frames/s of numbered pictures.")] = None,
+    retries: Annotated[
+        int | None, typer.Option(help="Attempts to find a lost source again.")
+    ] = None,
+) -> None:
+    """Open a window with the live picture and the result beside it.
+
+    Space: detect now; C: continuous; S: snapshot; R: record; V: next view; Q: quit.
+    """
+    given = {key: value for key, value in locals().items() if key != "config" and value is not None}
+    from humanpose.cli.live import show
+    from humanpose.cli.settings import Settings, load_settings
+    from humanpose.infer.catalog import weights_path
+
+    settings, notes = (Settings(), []) if config is None else load_settings(config)
+    for note in notes:
+        typer.echo(f"{config}: {note}", err=True)
+    settings = settings.changed(given)
+    weights_path(settings.model)  # what is misspelt is best told before a window opens
+    signal = show(settings)
+    if signal:
+        raise typer.Exit(128 + signal)

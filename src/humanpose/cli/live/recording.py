@@ -1,0 +1,108 @@
+"""A recording of what is running: an annotated video and its record, which grow together."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from humanpose.cli.live.worker import one_line
+from humanpose.infer.stream import Live
+from humanpose.media.sinks import open_sinks
+from humanpose.media.sources.source import Source
+from humanpose.results import Record
+from humanpose.skeleton import Skeleton
+from humanpose.types import Frame
+from humanpose.views import DrawStyle
+
+
+class _NothingWritten(Exception):
+    """Leaves the sinks of a recording without a frame, so that they leave no file."""
+
+
+class Recording:
+    """Every result from now on, written by a thread of its own; times begin at 0.
+
+    Attributes:
+        path: of the video; the record has the suffix .jsonl.
+        frames: written so far.
+        problem: why it ended before `stop`, "" if it did not.
+        running: until the files are finished.
+    """
+
+    def __init__(
+        self,
+        live: Live,
+        source: Source,
+        path: Path,
+        header: Record,
+        skeleton: Skeleton,
+        look: DrawStyle,
+        done: Callable[[Recording], None],
+    ) -> None:
+        """Begin.
+
+        Args:
+            live: where results come from.
+            source: of `live`.
+            path: of the video, .mp4.
+            header: of the record.
+            skeleton: of the people.
+            look: how frames are drawn.
+            done: called when the files are finished, in the recording's thread.
+        """
+        self.path, self.frames, self.problem, self.running = path, 0, "", True
+        self._source, self._header, self._skeleton = source, header, skeleton
+        self._look, self._done, self._stopped = look, done, False
+        self._results = live.follow()
+        # A frame that is being looked at just now may still be looked at by other networks.
+        self._after = -1 if live.frame is None else live.frame.index
+        self._thread = threading.Thread(target=self._run, name="recording", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish the files; takes as long as that takes."""
+        self._stopped = True
+        self._results.end()
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self._write()
+        except _NothingWritten:
+            if not self._stopped:
+                self.problem = self.problem or "there was nothing to record"
+        except Exception as error:  # shown in the window
+            part = self.path.with_name(f"{self.path.name}.part")
+            kept = f"; what there is lies in {part}" if part.exists() else ""
+            self.problem = f"the recording ended: {one_line(error)}{kept}"
+        finally:
+            self.running = False
+            self._done(self)
+
+    def _write(self) -> None:
+        from humanpose.media.sinks.video import VideoSink
+
+        source, start = self._source, 0.0
+        (record,) = open_sinks(["jsonl"], self.path, self._header, self._skeleton)
+        size = (source.width, source.height)
+        video = VideoSink(self.path, *size, source.rate, look=self._look)
+        with self._results as results, video, record:
+            for frame in self._good(results):
+                if frame.index <= self._after:
+                    continue
+                start = frame.time if not self.frames else start
+                frame = replace(frame, time=frame.time - start)
+                video.write(frame)
+                record.write(frame)
+                self.frames += 1
+            if not self.frames:
+                raise _NothingWritten
+
+    def _good(self, results: Iterable[Frame]) -> Iterator[Frame]:
+        """The results up to an error, which ends the recording and spoils nothing."""
+        try:
+            yield from results
+        except Exception as error:
+            self.problem = f"the recording ended: {one_line(error)}"

@@ -1,0 +1,345 @@
+"""What runs behind the live window: source, networks, drawing, recording; swapped while running.
+
+Nothing here knows of the window, and no method that it calls waits for a network, a source or a
+disk; only `close` does.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from humanpose.cli.live.recording import Recording
+from humanpose.cli.live.worker import Worker, one_line
+from humanpose.cli.settings import Settings
+from humanpose.errors import InputError
+from humanpose.infer.smooth import Rts, Smoother
+from humanpose.infer.stream import Live, Process
+from humanpose.infer.track import TrackingOptions
+from humanpose.media.sinks import PictureSink, open_sinks
+from humanpose.media.sources import open_source
+from humanpose.media.sources.source import Source, file_name, kind_of, shown
+from humanpose.results import Record
+from humanpose.types import U8, Frame
+from humanpose.views import DrawStyle
+
+if TYPE_CHECKING:
+    from humanpose.api import PoseEstimator
+
+_NETWORKS = (
+    *("model", "person", "size", "person_size", "precision", "runtime", "device", "threads"),
+    *("person_score", "max_people", "flip", "second_look"),
+)
+_STEPS = ("smooth", "detect_every")
+_SOURCE = ("source", "topic", "rate", "retries")
+_LOOK = ("view", "min_score", "legend")
+_SAVED = (".png", ".json", ".mp4", ".jsonl", ".mp4.part", ".jsonl.part")
+_PATIENCE = 3.0  # seconds that `close` waits for what is being loaded, opened or drawn
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Drawn:
+    """A result and the picture (H, W, 3) that was drawn of it."""
+
+    result: Frame
+    picture: U8
+
+
+class Session:
+    """One source, one set of networks and what is made of them.
+
+    Attributes:
+        settings: what is asked for; falls back to what runs where it cannot be had.
+        live: capture and inference; None before the first source is open.
+        drawn: the newest result as it is to be shown, None before the first.
+        problems: what is wrong now, by the part that it concerns: "networks", "source" ...
+        said: the last thing that was done.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Nothing runs before `start`."""
+        self.settings = settings
+        self.live: Live | None = None
+        self.drawn: Drawn | None = None
+        self.problems: dict[str, str] = {}
+        self.said = ""
+        self._estimator: PoseEstimator | None = None
+        self._follower: Process | None = None
+        self._loaded = self._opened = settings
+        self._source: Source | None = None
+        self._recording: Recording | None = None
+        self._closed = False
+        # Of `settings` alone: held for moments.
+        self._asking = threading.Lock()
+        # Of what runs: source, networks, recording. Never taken by the window's own thread.
+        self._swapping = threading.RLock()
+        self._networks = Worker("networks", self._load, self._complain)
+        self._sources = Worker("source", self._open, self._complain)
+        self._drawing = Worker("drawing", self._draw, self._complain)
+        self._files = ThreadPoolExecutor(1, "files")
+
+    def start(self) -> None:
+        """Begin to load and to open."""
+        self._networks.ask()
+        self._sources.ask()
+        if self.settings.record:
+            self.record(True)
+
+    def change(self, **changes: Any) -> None:
+        """Ask for other settings; they act as soon as they can be had.
+
+        "source" reopens also what is open already.
+        """
+        try:
+            with self._asking:
+                self.settings = self.settings.changed(changes)
+        except InputError as error:
+            self.problems["settings"] = str(error)
+            return
+        self.problems.pop("settings", None)
+        if "continuous" in changes:
+            self._set_continuous()
+        if changes.keys() & set(_NETWORKS):
+            self.problems.pop("networks", None)
+        if changes.keys() & {*_NETWORKS, *_STEPS}:
+            self._networks.ask()
+        if changes.keys() & set(_SOURCE):
+            self.problems.pop("source", None)
+            self._sources.ask()
+        if changes.keys() & set(_LOOK):
+            self._drawing.ask()
+
+    def refresh(self) -> None:
+        """See to it that `drawn` is the newest result before long."""
+        result = None if self.live is None else self.live.result
+        if result is not None and (self.drawn is None or self.drawn.result is not result):
+            self._drawing.ask()
+
+    def look(self) -> None:
+        """Look at the newest frame now."""
+        if self.live is not None and self._estimator is not None:
+            self.live.look()
+
+    def snapshot(self) -> Future[None]:
+        """Save the newest result, as it is shown, as PNG and its record as JSON."""
+        return self._files.submit(self._try, "snapshot", self._snapshot)
+
+    def record(self, on: bool) -> Future[None]:
+        """Begin or finish a recording: an mp4 as it is shown, and a jsonl record."""
+        self._set_record(on)
+        return self._files.submit(self._try, "recording", self._renew_recording)
+
+    @property
+    def recording(self) -> Path | None:
+        """The video that is being written, None if none is."""
+        recording = self._recording
+        return None if recording is None or not recording.running else recording.path
+
+    @property
+    def busy(self) -> str:
+        """What is being waited for, "" if nothing is."""
+        waits = []
+        if self._networks.busy:
+            waits.append(f"loading {self.settings.model}")
+        if self._sources.busy:
+            waits.append(f"opening {shown(self.settings.source)}")
+        return ", ".join(waits)
+
+    def trouble(self) -> list[str]:
+        """One line for each thing that is wrong now."""
+        lines = list(self.problems.values())
+        live = self.live
+        if live is not None:
+            if self._source is not None and self._source.state:
+                lines.append(f"{shown(self._opened.source)} {self._source.state}")
+            if live.error is not None:
+                lines.append(one_line(live.error))
+        return lines
+
+    def close(self) -> None:
+        """End everything and finish every file; what hangs is left to end with the program."""
+        if self._closed:
+            return
+        self._set_record(False)
+        self._files.submit(self._try, "recording", self._renew_recording)
+        self._files.shutdown(wait=True)
+        with self._swapping:
+            self._closed, live = True, self.live
+        if live is not None:
+            live.stop()
+        for worker in (self._networks, self._sources, self._drawing):
+            worker.close(_PATIENCE)
+
+    def _complain(self, part: str, error: Exception) -> None:
+        self.problems[part] = one_line(error)
+        if part == "recording":
+            self._set_record(False)
+
+    def _try(self, part: str, work: Callable[[], None]) -> None:
+        self.problems.pop(part, None)
+        try:
+            work()
+        except Exception as error:  # shown in the window, which goes on
+            self._complain(part, error)
+
+    def _fall_back(self, asked: Settings, running: Settings, keys: tuple[str, ...]) -> None:
+        """What was `asked` for cannot be had; unless more is asked by now, want what runs."""
+        with self._asking:
+            if all(getattr(self.settings, key) == getattr(asked, key) for key in keys):
+                back = {key: getattr(running, key) for key in keys}
+                self.settings = self.settings.changed(back)
+
+    def _load(self) -> None:
+        """Bring networks, tracking and smoothing in line with the settings."""
+        from humanpose.api import PoseEstimator
+
+        asked, estimator = self.settings, self._estimator
+        same = all(getattr(asked, key) == getattr(self._loaded, key) for key in _NETWORKS)
+        if estimator is None or not same:
+            options = {key: getattr(asked, key) for key in _NETWORKS}
+            options["person"] = None if asked.person == "none" else asked.person
+            try:
+                # With maps, so that every view can be had at once.
+                estimator = PoseEstimator(**options, keep_maps=True)
+            except Exception:
+                self._fall_back(asked, self._loaded, _NETWORKS)
+                if self._estimator is not None:
+                    self._networks.ask()  # for what else was asked
+                raise
+        with self._swapping:
+            if estimator is not self._estimator or asked.detect_every != self._loaded.detect_every:
+                self._follower = estimator.follower(asked.detect_every)
+            self._estimator, self._loaded = estimator, asked
+            if self.live is not None:
+                self._stop_recording()  # a record tells of one set of networks
+                self.live.process = self._process()
+                self._set_continuous()
+                self._renew_recording()
+                if self.live.over and self.live.result is None:
+                    self._sources.ask()  # a video that was over before the networks were there
+
+    def _process(self) -> Process:
+        """The function for `Live`: people with numbers, steadied."""
+        follower = self._follower
+        if follower is None:  # the networks are not there yet, and nothing asks
+            return lambda frame: frame
+        method = TrackingOptions(smoothing=self._loaded.smooth).method(live=True)
+        assert not isinstance(method, Rts)  # which `Settings` does not know: it waits for later
+        smoother = None if method is None else Smoother(method)
+
+        def process(frame: Frame) -> Frame:
+            frame = follower(frame)
+            if smoother is None:
+                return frame
+            return replace(frame, people=smoother.update(frame.people, frame.time))
+
+        return process
+
+    def _set_continuous(self) -> None:
+        if self.live is not None:
+            self.live.continuous = self.settings.continuous and self._estimator is not None
+
+    def _open(self) -> None:
+        """Open the source that is asked for in place of the one there is."""
+        asked, old = self.settings, self.live
+        if old is not None and asked.source == self._opened.source:
+            self._stop_recording()
+            old.stop()  # two cannot have one camera
+        try:
+            source = open_source(
+                asked.source, rate=asked.rate, topic=asked.topic, retries=asked.retries
+            )
+        except Exception:
+            if old is not None:
+                self._fall_back(asked, self._opened, _SOURCE)
+            raise
+        with self._swapping:
+            if self._closed:
+                source.close()
+                return
+            self._stop_recording()
+            if old is not None:
+                old.stop()  # before the next begins: they share the networks
+            if self._estimator is not None:  # another source, other people
+                self._follower = self._estimator.follower(self._loaded.detect_every)
+            live = Live(source, self._process())
+            self.live, self.drawn, self._opened, self._source = live, None, asked, source
+            self._set_continuous()
+            live.start()
+            self._renew_recording()
+
+    def _draw(self) -> None:
+        live = self.live
+        if live is None or live.result is None:
+            return
+        result = live.result
+        picture = self._as_shown().draw(result)
+        if live is self.live:
+            self.drawn = Drawn(result, picture)
+
+    def _as_shown(self) -> DrawStyle:
+        return DrawStyle(self.settings.view, self.settings.min_score, self.settings.legend)
+
+    def _header(self, estimator: PoseEstimator) -> Record:
+        method = TrackingOptions(smoothing=self._loaded.smooth).method(live=True)
+        return estimator.header(shown(self._opened.source), method)
+
+    def _free_path(self) -> Path:
+        """Where to save what is shown, with a suffix to replace; nothing is there yet."""
+        text = self._opened.source
+        name = file_name(text) if kind_of(text) else Path(text).stem
+        name = f"{name.replace('.', '-')}_{time.strftime('%Y%m%d-%H%M%S')}"
+        for i in itertools.count(1):
+            path = Path(self.settings.output, f"{name}_{i}" if i > 1 else name)
+            if not any(path.with_suffix(suffix).exists() for suffix in _SAVED):
+                break
+        return path
+
+    def _snapshot(self) -> None:
+        live, estimator = self.live, self._estimator
+        if live is None or live.result is None or estimator is None:
+            raise InputError("there is no result to save yet")
+        path, frame = self._free_path(), live.result
+        header = self._header(estimator)
+        (record,) = open_sinks(["json"], path, header, estimator.skeleton)
+        with PictureSink(path.with_suffix(".png"), look=self._as_shown()) as picture, record:
+            picture.write(frame)
+            record.write(frame)
+        self.said = f"saved {path}.png and .json"
+
+    def _stop_recording(self) -> None:
+        with self._swapping:
+            recording, self._recording = self._recording, None
+            if recording is not None:
+                recording.stop()
+
+    def _renew_recording(self) -> None:
+        """Finish the recording there is, if any, and begin one if the settings say so."""
+        with self._swapping:
+            self._stop_recording()
+            live, source, estimator = self.live, self._source, self._estimator
+            if self.settings.record and live and source and estimator:
+                path = self._free_path().with_suffix(".mp4")
+                header = self._header(estimator)
+                self._recording = Recording(
+                    *(live, source, path, header, estimator.skeleton, self._as_shown()),
+                    done=self._recorded,
+                )
+
+    def _recorded(self, recording: Recording) -> None:
+        if recording.frames:
+            self.said = f"recorded {recording.frames} frames in {recording.path}"
+        if recording.problem:
+            self._complain("recording", InputError(recording.problem))
+        elif self.live is not None and self.live.over:
+            self._set_record(False)
+
+    def _set_record(self, on: bool) -> None:
+        with self._asking:
+            self.settings = self.settings.changed({"record": on})

@@ -1,0 +1,67 @@
+"""humanpose train RECIPE"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from humanpose.errors import MissingExtraError
+
+
+def train(
+    recipe: Annotated[
+        Path, typer.Argument(metavar="RECIPE", help="A YAML file such as recipes/lite.yaml.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="Folder of the run; runs/NAME if not given."
+        ),
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change a value, e.g. augment.flip=0; repeatable."
+        ),
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=PATH", help="Use these data sets in place of the recipe's; repeatable."
+        ),
+    ] = None,
+    devices: Annotated[
+        int, typer.Option(min=1, help="Processes on this machine, one a device.")
+    ] = 1,
+    accelerator: Annotated[
+        str, typer.Option(metavar="NAME", help="auto, cpu, cuda or mps.")
+    ] = "auto",
+    nodes: Annotated[
+        int, typer.Option(min=1, help="Machines; torchrun or SLURM starts their processes.")
+    ] = 1,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Ignore the checkpoint in the folder.")
+    ] = False,
+) -> None:
+    """Train a network as a recipe says; goes on from the folder's checkpoint if there is one."""
+    try:
+        from humanpose.lab import training
+        from humanpose.train.config import load_recipe
+        from humanpose.train.distributed import Place
+    except ImportError as error:
+        raise MissingExtraError(error.name or "torch", "train") from error
+
+    plan = load_recipe(recipe, tuple(changes or ()))
+    if data:
+        plan = plan.model_copy(update={"data": data})
+    folder = output or Path("runs") / recipe.stem
+    folder.mkdir(parents=True, exist_ok=True)
+    training.train(
+        plan,
+        folder,
+        place=Place(devices, accelerator, nodes),
+        resume=not restart,
+        show=typer.echo,
+    )

@@ -1,0 +1,1 @@
+"""Scores of networks and of prediction files against annotated data, and the report about them."""

@@ -1,0 +1,1 @@
+"""Laboratory: training jobs, ablation studies, benchmarks and the packing of data sets."""

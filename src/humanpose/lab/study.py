@@ -1,0 +1,345 @@
+"""Carry out a study: its runs side by side, each in a process of its own, and their rows as CSV."""
+
+from __future__ import annotations
+
+import csv
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from torch import nn
+
+from humanpose import nets
+from humanpose.checkpoints.store import load_net
+from humanpose.data.targets import Targets
+from humanpose.errors import DivergedError, InputError
+from humanpose.evaluate.run import curve as share_within
+from humanpose.evaluate.run import judge
+from humanpose.evaluate.scores import Rules, Truth, estimated
+from humanpose.files import atomic_write
+from humanpose.infer.topdown import Estimator
+from humanpose.lab import training
+from humanpose.lab.baselines import floors
+from humanpose.lab.study_plan import Study, broken_claims, fingerprint
+from humanpose.nets.torch_runtime import TorchRuntime
+from humanpose.train import logging
+from humanpose.train.config import Recipe
+from humanpose.train.misfits import refuse_misfits
+from humanpose.types import F32, U8, Sample
+
+ROWS, POINTS, FLOORS = "runs.csv", "curves.csv", "floors.csv"
+# What of a recipe a floor depends on.
+_OF_FLOORS = (
+    "net", "options", "skeleton", "input", "spec", "data", "persons", "repeat", "boxes", "targets",
+    "sigma", "compat",
+)  # fmt: skip
+_DEAD = 0.01  # of a Gaussian's height: a map that varies less says nothing
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One finished run; scores and shares are of 1, NaN where there is none.
+
+    Attributes:
+        recipe: fingerprint of the recipe that it ran.
+        variant: by name.
+        seed: of the run.
+        ended: "" if it ran to its end, else why not.
+        last: score after the last epoch.
+        best: the best of all epochs.
+        fine: of the best epoch, at half the score's threshold.
+        dead: of the best epoch, share of validation maps that do not vary.
+        parameters: of the network.
+        multiplies: multiply-accumulates of one input.
+        rate: training samples a second, median, beside whatever else the machine did.
+    """
+
+    recipe: str
+    variant: str
+    seed: int
+    ended: str
+    last: float
+    best: float
+    fine: float
+    dead: float
+    parameters: int
+    multiplies: int
+    rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One epoch of a run: `loss` and `grad_norm` are means since the point before."""
+
+    recipe: str
+    variant: str
+    seed: int
+    epoch: float
+    score: float
+    loss: float
+    grad_norm: float
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """A score that takes no training of the network."""
+
+    recipe: str
+    name: str
+    score: float
+
+
+def carry_out(
+    study: Study,
+    folder: Path,
+    *,
+    jobs: int,
+    show: Callable[[str], None],
+    finished: Callable[[list[Row], list[Point]], None],
+) -> None:
+    """Run what of `study` has no row in `folder` yet; `finished` is told of all rows each time.
+
+    A run that was cut off goes on from its checkpoint in `folder`/runs. One that fails does not
+    end the others: its error is raised when they are done.
+
+    Raises:
+        InputError: a recipe is wrong, or a claim about a variant's network does not hold.
+    """
+    plans = {
+        (name, seed): study.training(name, seed) for seed in study.seeds for name in study.variants
+    }
+    rows, points = ours(study, folder)
+    done = {(row.variant, row.seed) for row in rows}
+    left = {key: plan for key, plan in plans.items() if key not in done}
+    refuse_broken(study, {name for name, _ in left})
+    show(f"{study.name}: {len(done)} of {len(plans)} runs are done")
+    finished(rows, points)
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        futures: dict[Future[tuple[Row, list[Point]]], tuple[str, int]] = {}
+        failed: list[Exception] = []
+        for (name, seed), plan in left.items():
+            plan = plan if plan.threads else plan.model_copy(update={"threads": threads})
+            place = folder / "runs" / f"{name}-{seed}-{fingerprint(plan)}"
+            futures[pool.submit(_run, study, name, plan, place)] = (name, seed)
+        try:
+            for future in as_completed(futures):
+                try:
+                    row, path = future.result()
+                except Exception as error:  # the others are worth their hours all the same
+                    name, seed = futures[future]
+                    show(f"{name}, seed {seed}: failed: {error}")
+                    failed.append(error)
+                    continue
+                rows.append(row)
+                points += path
+                # What others have written meanwhile, or of other recipes, stays.
+                _add(folder / POINTS, Point, path)
+                _add(folder / ROWS, Row, [row])
+                show(_line(row, len(rows), len(plans)))
+                finished(rows, points)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    if failed:
+        raise failed[0]
+
+
+def ours(study: Study, folder: Path) -> tuple[list[Row], list[Point]]:
+    """The rows and points in `folder` of the runs that `study` wants as it now is."""
+    keys = {
+        (fingerprint(study.training(name, seed)), name, seed)
+        for seed in study.seeds
+        for name in study.variants
+    }
+    # Rows of several sittings put together may hold a run twice.
+    there = {_key(row): row for row in read_rows(folder / ROWS, Row) if _key(row) in keys}
+    # A kill between the two files leaves points without a row; the run is done again.
+    points = [point for point in read_rows(folder / POINTS, Point) if _key(point) in there]
+    return list(there.values()), list(
+        {(*_key(point), point.epoch): point for point in points}.values()
+    )
+
+
+def _key(row: Row | Point) -> tuple[str, str, int]:
+    return row.recipe, row.variant, row.seed
+
+
+def refuse_broken(study: Study, variants: set[str]) -> None:
+    """Raise an InputError if one of `variants` is not what it claims, or sets what does nothing."""
+    sets: dict[str, list[Sample]] = {}
+    for name in study.variants:
+        if name in variants:
+            recipe = study.training(name, study.seeds[0])
+            sets = sets or training.read_sets(recipe)
+            net, spec = training.network_of(recipe, sets)
+            refuse_misfits(recipe, net, spec)
+            _refuse(study, name, net, recipe.input, trained=False)
+
+
+def _refuse(
+    study: Study, name: str, net: nn.Module, size: tuple[int, int], *, trained: bool
+) -> None:
+    broken = broken_claims(net, study.variants[name].holds, size, trained=trained)
+    if broken:
+        claims = ", ".join(f"'{claim}'" for claim in broken)
+        raise InputError(
+            f"study {study.name}, variant {name}: {claims} does not hold of its network; "
+            "what the variant sets does not reach it"
+        )
+
+
+def _run(study: Study, name: str, recipe: Recipe, folder: Path) -> tuple[Row, list[Point]]:
+    """One run from beginning or checkpoint to its row, in a process of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ended = ""
+    with (folder / "log.txt").open("a", encoding="utf-8", buffering=1) as log:
+
+        def show(line: str) -> None:
+            log.write(f"{line}\n")
+
+        try:
+            training.train(recipe, folder, resume=True, show=show)
+        except DivergedError as error:
+            ended = str(error)
+    sets = training.read_sets(recipe)
+    items = len(training.repeated(training.training_parts(recipe, sets), recipe))
+    points = list(_points(study, name, recipe, folder, items))
+    fresh, _ = training.network_of(recipe, sets)
+    parameters = sum(parameter.numel() for parameter in fresh.parameters())
+    options = dict(recipe.options) | {"joints": len(training.skeleton_of(recipe, sets).joints)}
+    scores = [point.score for point in points if np.isfinite(point.score)]
+    fine = dead = float("nan")
+    if (folder / "best.safetensors").exists():
+        fine, dead = _looked_at(study, name, folder / "best.safetensors", sets[study.score])
+    rates = list(logging.curve(folder / logging.CURVE).get("samples_per_s", {}).values())
+    return Row(
+        fingerprint(recipe),
+        name,
+        recipe.seed,
+        ended,
+        last=float("nan") if ended or not scores else scores[-1],
+        best=max(scores, default=float("nan")),
+        fine=fine,
+        dead=dead,
+        parameters=parameters,
+        multiplies=nets.multiplies(recipe.net, recipe.input, **options),
+        rate=float(np.median(rates)) if rates else float("nan"),
+    ), points
+
+
+def _points(study: Study, name: str, recipe: Recipe, folder: Path, items: int) -> Iterator[Point]:
+    """The validations of a run with `items` in an epoch, out of its curve."""
+    figures = logging.curve(folder / logging.CURVE)
+    scores = figures.get(f"val/{study.score}", {})
+    before = 0
+    for step, score in sorted(scores.items()):
+        losses, norms = (
+            [value for at, value in figures.get(kind, {}).items() if before < at <= step]
+            for kind in ("loss", "grad_norm")
+        )
+        epoch = round(step * recipe.batch / items, 1)
+        means = _mean(losses), _mean(norms)
+        yield Point(fingerprint(recipe), name, recipe.seed, epoch, score, *means)
+        before = step
+
+
+def _mean(values: list[float]) -> float:
+    return float(np.mean(values)) if values else float("nan")
+
+
+class _Watched:
+    """A runtime that notes which of the maps it gives do not vary."""
+
+    def __init__(self, inner: TorchRuntime) -> None:
+        self.inner = inner
+        self.name, self.precision = inner.name, inner.precision
+        self.dead: list[np.bool_] = []
+
+    def run(self, crops: U8) -> dict[str, F32]:
+        found = self.inner.run(crops)
+        alive = np.ptp(found["maps"], axis=(2, 3)) >= _DEAD  # what is no number is not alive
+        self.dead += list(~alive.ravel())
+        return found
+
+
+def _looked_at(
+    study: Study, name: str, weights: Path, samples: list[Sample]
+) -> tuple[float, float]:
+    """Score at half the threshold and share of dead maps; refuses a net that is not as claimed.
+
+    What was trained is loaded into a fresh network by name, strictly: what has no place there,
+    or is missing, is an error.
+    """
+    net, spec = load_net(weights)
+    _refuse(study, name, net, spec.input, trained=True)
+    runtime = _Watched(TorchRuntime(net, spec))
+    part = [sample for sample in samples if sample.split == "validation"]
+    found = estimated(Estimator(runtime, spec), part)
+    (result,) = judge({name: (found, None)}, Truth.of(part), Rules()).values()
+    assert result.measure is not None
+    half = np.array([result.measure.threshold / 2])
+    return float(share_within(result, half)[0]), float(np.mean(runtime.dead))
+
+
+def floors_of(study: Study, folder: Path) -> list[Floor]:
+    """Scores without training on the study's data; solved once (a minute), then read."""
+    name = next(iter(study.variants))
+    recipe = study.training(name, study.seeds[0])
+    key = fingerprint(recipe, _OF_FLOORS)
+    found = [floor for floor in read_rows(folder / FLOORS, Floor) if floor.recipe == key]
+    if not found:
+        sets = training.read_sets(recipe)
+        _, spec = training.network_of(recipe, sets)
+        part = [sample for sample in sets[study.score] if sample.split == "validation"]
+        learnt = training.repeated(training.training_parts(recipe, sets), recipe)
+        targets = Targets(recipe.targets, recipe.sigma, recipe.compat)
+        scores = floors(part, spec, learnt, targets)
+        found = [Floor(key, name, score) for name, score in scores.items()]
+        _add(folder / FLOORS, Floor, found)
+    return found
+
+
+def _line(row: Row, done: int, of: int) -> str:
+    result = row.ended or f"{row.last:.4f} after the last epoch, best {row.best:.4f}"
+    return f"{row.variant}, seed {row.seed}: {result}, {row.rate:.0f} samples/s ({done} of {of})"
+
+
+def read_rows(path: Path, kind: type[Made]) -> list[Made]:
+    """The rows of a CSV file that `_add` wrote; none if it is not there.
+
+    Raises:
+        InputError: a line is not of this kind.
+    """
+    if not path.exists():
+        return []
+    types: dict[str, Callable[[str], Any]] = {"str": str, "int": int, "float": float}
+    made = []
+    with path.open(encoding="utf-8", newline="") as file:
+        for line in csv.DictReader(file):
+            try:
+                values = {f.name: types[str(f.type)](line[f.name]) for f in fields(kind)}  # type: ignore[arg-type]
+            except (KeyError, TypeError, ValueError) as error:
+                raise InputError(f"{path}: not rows of a study ({error})") from error
+            made.append(kind(**values))
+    return made
+
+
+def _add(path: Path, kind: type[Made], rows: list[Made]) -> None:
+    whole = [*read_rows(path, kind), *rows]
+    with atomic_write(path, "w") as file:
+        names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
+        writer = csv.DictWriter(file, names, lineterminator="\n")
+        writer.writeheader()
+        for row in whole:
+            writer.writerow({
+                key: f"{value:.6g}" if isinstance(value, float) else value
+                for key, value in asdict(row).items()  # type: ignore[call-overload]
+            })  # fmt: skip

@@ -1,0 +1,77 @@
+"""Scores of a network while it trains; every process does a part of the people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from lightning.fabric import Fabric
+from torch import nn
+
+from humanpose.data.detection import PersonPicture, pictures_of
+from humanpose.data.sets import Marks
+from humanpose.evaluate.predictions import Matched
+from humanpose.evaluate.scores import Rules, Truth, estimated, person_scores, scores_of
+from humanpose.infer.detector import Detector
+from humanpose.infer.topdown import Estimator
+from humanpose.nets.torch_runtime import TorchRuntime
+from humanpose.skeleton import joint_map
+from humanpose.spec import ModelSpec
+from humanpose.train.distributed import together
+from humanpose.types import F32, Sample
+
+# This many pictures or persons of each set, evenly spread; `humanpose evaluate` scores them all.
+_SHARE = 400
+
+
+def validation_scores(
+    net: nn.Module,
+    spec: ModelSpec,
+    sets: dict[str, list[Sample]],
+    marks: Marks,
+    fabric: Fabric,
+) -> dict[str, float]:
+    """Scores of `net` on an even share of each set's validation part."""
+    runtime = TorchRuntime(net, spec)
+    scores: dict[str, float] = {}
+    for name, samples in sets.items():
+        part = [sample for sample in samples if sample.split == "validation"]
+        if not part:
+            continue
+        if spec.task == "person":
+            pictures = pictures_of(part, marks)
+            pictures = pictures[:: max(1, len(pictures) // _SHARE)]
+            found = _person_scores(Detector(runtime, spec), pictures, fabric)
+            scores[f"{name}_recall"], scores[f"{name}_ap"] = found
+        else:
+            people = part[:: max(1, len(part) // _SHARE)]
+            scores[name] = _pose_score(Estimator(runtime, spec), people, fabric)
+    return scores
+
+
+def _mine(fabric: Fabric) -> slice:
+    """The part of this process: every so-manieth, as `together` puts them in order again."""
+    return slice(fabric.global_rank, None, fabric.world_size)
+
+
+def _person_scores(
+    detector: Detector, pictures: Sequence[PersonPicture], fabric: Fabric
+) -> tuple[float, float]:
+    """Recall and AP."""
+    recall, precision = person_scores(
+        detector, pictures[_mine(fabric)], together=lambda found: together(found, fabric)
+    )
+    return recall.value, precision.value
+
+
+def _pose_score(estimator: Estimator, people: Sequence[Sample], fabric: Fabric) -> float:
+    """The data set's own score, of the joints of all processes."""
+    rows: list[tuple[F32, np.float32]] = []
+    mine = people[_mine(fabric)]
+    if mine:
+        found = estimated(estimator, mine)
+        rows = list(zip(found.joints, found.scores, strict=True))
+    joints, sure = map(np.stack, zip(*together(rows, fabric), strict=True))
+    known = joint_map(estimator.spec.skeleton, people[0].skeleton) >= 0
+    whole = Matched(joints, sure, known, len(people), "boxes given")
+    return scores_of(whole, Truth.of(people), Rules())[0].value

@@ -1,0 +1,97 @@
+"""Run a parser of foreign files in a child process, with limits.
+
+SciPy's MATLAB reader and HDF5 crash the interpreter on damaged files; here they can only take
+a child with them. The child is a fresh `python -m humanpose.sandbox`, so that a caller's
+script needs no main guard; it gives back plain arrays and nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import math
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from humanpose.errors import FormatError, InputError, LimitError
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+_MEMORY = 2 << 30
+_TIMEOUT_S = 120.0
+_PATIENCE = 5  # seconds by the clock for each of a processor
+# What ends a child that used up its processor time; 0 on Windows, which has no such limit.
+_OVERTIME = int(getattr(signal, "SIGXCPU", 0))
+
+
+def parse(
+    parser: Callable[[str], Arrays],
+    path: Path,
+    *,
+    memory: int = _MEMORY,
+    timeout: float = _TIMEOUT_S,
+) -> Arrays:
+    """`parser(str(path))` run in a child process.
+
+    Args:
+        parser: module-level function that returns named plain arrays (no objects).
+        path: file it reads.
+        memory: address space of the child, bytes (where the system can limit it).
+        timeout: seconds of a processor. By the clock it may take five times as long, as it does on
+            a busy machine; where the system cannot limit the former, this is by the clock.
+
+    Raises:
+        InputError: if the file is not there.
+        FormatError: if the parser fails or crashes on it; LimitError on time-out.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    command = [sys.executable, "-P", "-m", "humanpose.sandbox"]
+    command += [parser.__module__, parser.__qualname__, str(path), str(memory), str(timeout)]
+    late = f"{path}: could not be read within {timeout:.0f} s"
+    clock = timeout * (_PATIENCE if _OVERTIME else 1)
+    try:
+        child = subprocess.run(command, capture_output=True, timeout=clock, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise LimitError(late) from error
+    if _OVERTIME and child.returncode == -_OVERTIME:
+        raise LimitError(late)
+    if child.returncode != 0:
+        said = child.stderr.decode(errors="replace").strip().splitlines()
+        reason = said[-1][:200] if said and child.returncode > 0 else "the reader crashed on it"
+        raise FormatError(f"{path}: damaged or not what it should be ({reason})")
+    with np.load(io.BytesIO(child.stdout), allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def _limit(memory: int, seconds: float) -> None:
+    try:
+        import resource
+    except ImportError:  # Windows: the time-out is all there is
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    limit = math.ceil(seconds)
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 1))
+
+
+def _child(module: str, function: str, path: str, memory: str, seconds: str) -> None:
+    parser = getattr(importlib.import_module(module), function)
+    _limit(int(memory), float(seconds))
+    try:
+        arrays = parser(path)
+    except BaseException as error:  # whatever it is, the parent needs one line
+        sys.exit(f"{type(error).__name__}: {' '.join(str(error).split())}")
+    out = io.BytesIO()
+    np.savez(out, allow_pickle=False, **arrays)
+    sys.stdout.buffer.write(out.getvalue())
+
+
+if __name__ == "__main__":
+    _child(*sys.argv[1:])
