@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from humanpose.cli.progress import progress_bar
 
 
 def bench(
@@ -89,7 +86,12 @@ def bench(
     for _ in frames_of(protocol.source, 1):  # what cannot be read ends it here
         pass
     about_lines = about.lines(protocol)
-    with _telling(quiet) as told:
+    with progress_bar(quiet) as bar:
+        task = bar.add_task("bench", total=None)
+
+        def told(line: str) -> None:
+            bar.update(task, description=line)
+
         scores = runs.scored(wanted, data, split, told) if data else {}  # may fail: so first
         rows = [
             row if row.why else replace(row, scores=scores.get(row.of, {}))
@@ -114,16 +116,3 @@ def _numbers(name: str, text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in _list(text))
     except ValueError as error:
         raise InputError(f"--{name} {text!r}: write whole numbers with commas between") from error
-
-
-@contextmanager
-def _telling(quiet: bool) -> Iterator[Callable[[str], None]]:
-    """Takes lines about progress to a terminal; a log needs none."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if quiet or not console.is_terminal:
-        yield lambda line: None
-        return
-    with console.status("bench") as status:
-        yield status.update

@@ -1,14 +1,251 @@
-"""humanpose data: its verbs"""
+"""humanpose data build, check and show"""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
 import typer
 
-from humanpose.cli import data_build, data_check, data_show
+from humanpose.cli.progress import progress, progress_bar
+from humanpose.errors import EXIT_USAGE, InputError, OutputError
+
+if TYPE_CHECKING:
+    from humanpose.data.check import Finding
+
+_EXAMPLES = 3
 
 app = typer.Typer(
-    help="Data sets: check their files, build packs, look at samples.", no_args_is_help=True
+    help="Build packs of data sets, check their files, draw samples.",
+    no_args_is_help=True,
+    add_completion=False,
 )
-app.command("check")(data_check.check)
-app.command("show")(data_show.show)
-app.command("build")(data_build.build)
+
+
+@app.command()
+def build(
+    recipe: Annotated[
+        Path, typer.Argument(metavar="RECIPE", help="A YAML file such as recipes/mpii_lsp.yaml.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The pack, an HDF5 file.")
+    ],
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Store pixels instead of JPEG: faster, ten times larger.")
+    ] = False,
+    teacher: Annotated[
+        str | None,
+        typer.Option(metavar="WEIGHTS", help="Also store this pose network's maps per person."),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Threads; 0 = as many as there are cores.")
+    ] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Replace FILE.")] = False,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change a value of the recipe: box=192; repeatable."
+        ),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")] = False,
+) -> None:
+    """Cut the people of data sets out of their pictures into one file for training.
+
+    Run the same command again to continue an interrupted build.
+    """
+    from humanpose.lab import packing
+    from humanpose.train.config import load_yaml
+
+    plan = load_yaml(recipe, tuple(changes or ()), packing.PackRecipe)
+    if raw:
+        plan = plan.model_copy(update={"raw": True})
+    with progress_bar(quiet) as bar:
+        task = bar.add_task("persons", total=None)
+        made = packing.build(
+            plan,
+            output,
+            force=force,
+            workers=workers,
+            teacher=teacher,
+            progress=lambda done, of: bar.update(task, completed=done, total=of),
+        )
+    if quiet:
+        return
+    if made["kept"]:
+        typer.echo(f"went on after {made['kept']:,} persons of an unfinished build")
+    if made["left_out"]:
+        typer.echo(f"left out {made['left_out']:,} persons without a box or a joint")
+    rate = (made["persons"] - made["kept"]) / made["seconds"]
+    typer.echo(
+        f"{output}: {made['persons']:,} persons, {output.stat().st_size / 1e6:,.1f} MB "
+        f"({made['bytes'] / 1e6:,.1f} MB of pictures), {rate:,.0f} persons/s"
+    )
+    for part, persons in sorted(made["splits"].items()):
+        typer.echo(f"  {part:<24}{persons:8,}")
+
+
+@app.command()
+def check(
+    sets: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME[=PATH]...",
+            help="coco, flic, hdf5_2018, lsp, lspet, mpii, pack or yolo; a name alone looks in "
+            "$HUMANPOSE_DATA.",
+        ),
+    ],
+    pictures: Annotated[
+        bool, typer.Option("--pictures", help="Decode every picture, not only its header.")
+    ] = False,
+    compat: Annotated[
+        str, typer.Option(help="Read as an old system did: cpm (flic), readme (lsp).")
+    ] = "",
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="Write counts and findings with all persons."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace FILE.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress bar; errors and warnings only.")
+    ] = False,
+) -> None:
+    """Count the persons of data sets; report what is missing and odd. Exit code 2 on errors."""
+    from humanpose.files import atomic_write, prepare_output
+
+    if json_file is not None:
+        prepare_output(json_file, force=force)
+    report = [
+        _checked(each, compat, pictures, quiet) for entry in sets for each in _each_set(entry)
+    ]
+    if json_file is not None:
+        with atomic_write(json_file) as file:
+            file.write(json.dumps({"sets": report}, indent=1).encode())
+    levels = [finding["level"] for entry in report for finding in entry["findings"]]
+    if not quiet:
+        typer.echo(f"{levels.count('error')} errors, {levels.count('warning')} warnings")
+    if "error" in levels:
+        raise typer.Exit(EXIT_USAGE)
+
+
+def _each_set(entry: str) -> list[str]:
+    from humanpose.data.sets import each_set
+
+    try:
+        return each_set(entry)
+    except InputError:  # reported where it is read
+        return [entry]
+
+
+def _checked(entry: str, compat: str, pictures: bool, quiet: bool) -> dict[str, Any]:
+    """Check one data set, print the report and return it as a JSON value."""
+    from humanpose.data.check import Finding, findings, summary
+    from humanpose.data.pack import Pack, is_pack
+    from humanpose.data.readers import read
+    from humanpose.data.sets import data_path
+
+    report: dict[str, Any] = {"set": entry}
+    try:
+        name, path = data_path(entry)
+        samples = read(name, path, compat=compat)
+        if not samples:
+            raise InputError(f"{path}: nobody is annotated in it")
+        report |= {"path": str(path), **summary(samples)}
+        if not quiet:
+            _print_summary(name, path, report)
+        found = findings(
+            samples, pictures=pictures, progress=lambda paths: progress(paths, "pictures", quiet)
+        )
+        if pictures and is_pack(path) and (rows := Pack(path).damaged()):
+            what = "the row or its picture is not what was written"
+            found.append(Finding("error", what, tuple(map(str, rows)), len(samples)))
+    except InputError as error:  # the other sets are still worth checking
+        found = [Finding("error", str(error), (), 0)]
+    for finding in found:
+        typer.echo(_line(finding) if not quiet else f"{entry.partition('=')[0]}:{_line(finding)}")
+    report["findings"] = [
+        {"level": f.level, "what": f.what, "count": len(f.where), "of": f.of, "where": f.where}
+        for f in found
+    ]
+    return report
+
+
+def _print_summary(name: str, path: Path, report: dict[str, Any]) -> None:
+    typer.echo(f"{name} ({path}): {len(report['joints'])} joints, {report['skeleton']}")
+    for split, part in report["splits"].items():
+        mean = part["joints"] / part["persons"]
+        typer.echo(
+            f"  {split:<11}{part['persons']:7,} persons in {part['pictures']:7,} pictures, "
+            f"{mean:.1f} joints a person"
+        )
+
+
+def _line(finding: Finding) -> str:
+    if not finding.where:
+        return f"  {finding.level}: {finding.what}"
+    some = "; ".join(finding.where[:_EXAMPLES])
+    more = " ..." if len(finding.where) > _EXAMPLES else ""
+    count = f"{len(finding.where):,} of {finding.of:,}"
+    return f"  {finding.level}: {finding.what}: {count} ({some}{more})"
+
+
+@app.command()
+def show(
+    sets: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME[=PATH]|FILE...",
+            help="Data sets, or packs; a name alone looks in $HUMANPOSE_DATA.",
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="FILE", help="A picture (.png, .jpg) or .html."),
+    ],
+    data_set: Annotated[
+        str, typer.Option(metavar="NAME", help="Take this data set of a pack only.")
+    ] = "",
+    joints: Annotated[
+        str,
+        typer.Option(
+            metavar="MIN..MAX", help="Take persons with so many annotated joints: 10.., 4..13."
+        ),
+    ] = "0..",
+    split: Annotated[str, typer.Option(help="Take train, validation or test only.")] = "",
+    count: Annotated[
+        int, typer.Option(min=0, help="Draw at most so many, evenly spread; 0 = all.")
+    ] = 60,
+    flip: Annotated[bool, typer.Option("--flip", help="Mirror the crops, after rotation.")] = False,
+    rotate: Annotated[
+        float, typer.Option(metavar="DEGREES", help="Rotate the crops counter-clockwise.")
+    ] = 0.0,
+    force: Annotated[bool, typer.Option("--force", help="Replace FILE.")] = False,
+) -> None:
+    """Draw the joints of samples on the crops that training would take."""
+    from humanpose.files import prepare_output
+    from humanpose.images import SAVE_SUFFIXES
+    from humanpose.lab import contact_sheet
+
+    suffix = output.suffix.lower()
+    if suffix not in {*SAVE_SUFFIXES, ".html"}:
+        raise OutputError(f"cannot write {output}: its name ends in .png, .jpg or .html")
+    prepare_output(output, force=force)
+    view = contact_sheet.View(data_set, split, _range(joints), count, flip, rotate)
+    samples, missing = contact_sheet.chosen(contact_sheet.samples_of(sets), view)
+    if suffix == ".html":
+        title = f"{len(samples)} persons of {', '.join(Path(entry).name for entry in sets)}"
+        contact_sheet.write_page(output, samples, view, title)
+    else:
+        contact_sheet.write_sheet(output, samples, view)
+    typer.echo(f"{output}: {len(samples)} persons")
+    if missing:
+        typer.echo(f"{missing:,} more have no picture here")
+
+
+def _range(text: str) -> tuple[int, int]:
+    low, dots, high = text.partition("..")
+    try:
+        least = int(low or 0)
+        return least, int(high or 1000) if dots else least
+    except ValueError as error:
+        raise InputError(f"--joints {text}: write it as 10.., ..4 or 4..13") from error

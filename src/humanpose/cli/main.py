@@ -4,32 +4,80 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
+from typing import Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from humanpose import __version__
-from humanpose.cli import bench, data, evaluate, export, import_, models, predict, study, train
-from humanpose.cli.live import command
 from humanpose.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_IO, HumanPoseError
 
+# Panel of the help -> verb -> (where its function or sub-commands are, help in one line).
+VERBS = {
+    "Poses": {
+        "predict": ("predict:predict", "Find people and their joints in pictures and videos."),
+        "live": ("live.command:live", "Open a window with the live picture and the result."),
+    },
+    "Data and training": {
+        "data": ("data:app", "Build packs of data sets, check their files, draw samples."),
+        "train": ("train:train", "Train a network from a recipe."),
+        "study": ("study:study", "Train variants of a recipe with several seeds and compare them."),
+    },
+    "Scores and speed": {
+        "evaluate": ("evaluate:evaluate", "Score predictions and networks on data sets."),
+        "bench": ("bench:bench", "Measure speed, memory and scores of networks on this machine."),
+    },
+    "Networks": {
+        "export": ("export:export", "Write trained weights as ONNX."),
+        "import": ("import_:import_weights", "Convert weights of another system."),
+        "models": ("models:models", "List the built-in networks."),
+        "info": ("models:info", "Show what is installed and what `auto` chooses here."),
+    },
+}
+
+
+class Verb(TyperCommand):
+    """A verb whose module is imported when it is called: no verb waits for another's imports."""
+
+    def __init__(self, name: str, where: str, text: str, panel: str) -> None:
+        super().__init__(name, help=text, rich_help_panel=panel)
+        self._where = where
+
+    def load(self) -> Any:
+        """Import the verb and return its click command."""
+        module, _, attribute = self._where.partition(":")
+        found = getattr(import_module(f"humanpose.cli.{module}"), attribute)
+        if not isinstance(found, typer.Typer):
+            app = typer.Typer(add_completion=False)
+            app.command(self.name)(found)
+            found = app
+        return typer.main.get_command(found)
+
+    def make_context(self, *arguments: Any, **named: Any) -> Any:
+        """Parse the arguments as the imported verb does."""
+        return self.load().make_context(*arguments, **named)
+
+
+class _Verbs(TyperGroup):
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        for panel, verbs in VERBS.items():
+            for name, (where, text) in verbs.items():
+                self.commands[name] = Verb(name, where, text, panel)
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(self.commands)  # in this order
+
+
 app = typer.Typer(
+    cls=_Verbs,
     name="humanpose",
     help="Find people in pictures and videos and tell where their joints are.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("predict")(predict.predict)
-app.command("live")(command.live)
-app.command("train")(train.train)
-app.command("study")(study.study)
-app.command("evaluate")(evaluate.evaluate)
-app.command("bench")(bench.bench)
-app.command("export")(export.export)
-app.command("import")(import_.import_weights)
-app.add_typer(data.app, name="data")
-app.command("models")(models.models)
-app.command("info")(models.info)
 
 
 def _version(asked: bool) -> None:

@@ -34,9 +34,8 @@ def models() -> None:
 
 
 def info() -> None:
-    """What is installed and what `auto` chooses on this machine."""
+    """Show what is installed and what `auto` chooses on this machine."""
     import importlib.metadata
-    import importlib.util
     import os
     import platform
 
@@ -49,29 +48,12 @@ def info() -> None:
         f"humanpose {__version__}, Python {platform.python_version()}, {platform.platform()}"
     )
     typer.echo(f"cores: {os.cpu_count()}")
-    for package in (
-        "numpy",
-        "opencv-python-headless",
-        "openvino",
-        "onnxruntime",
-        "av",
-        "torch",
-        "lightning",
-    ):
-        try:
-            typer.echo(f"  {package} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
-            typer.echo(f"  {package} not installed")
-    owners = [
-        name
-        for name in (
-            "opencv-python",
-            "opencv-python-headless",
-            "opencv-contrib-python",
-            "opencv-contrib-python-headless",
-        )
-        if _has(name)
-    ]
+    installed = {each.metadata["Name"]: each.version for each in importlib.metadata.distributions()}
+    packages = "numpy opencv-python-headless openvino onnxruntime av torch lightning"
+    for package in packages.split():
+        typer.echo(f"  {package} {installed.get(package, 'not installed')}")
+    names = ("opencv-python", "opencv-contrib-python")
+    owners = [n for name in names for n in (name, f"{name}-headless") if n in installed]
     if len(owners) > 1:
         typer.echo(
             f"warning: {' and '.join(owners)} both own cv2/; run: "
@@ -81,13 +63,3 @@ def info() -> None:
     for name in catalog.installed():
         loaded = load_model(name, Settings())[0]
         typer.echo(f"{name}: auto runs it on {loaded.name} in {loaded.precision}")
-
-
-def _has(package: str) -> bool:
-    import importlib.metadata
-
-    try:
-        importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True

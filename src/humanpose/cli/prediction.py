@@ -10,6 +10,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from humanpose.cli.progress import progress_bar
 from humanpose.cli.signals import Stop, stopping
 from humanpose.errors import InputError, OutputError
 from humanpose.images import load_image
@@ -219,7 +220,7 @@ def run(
     """
     outcome = Outcome(folder=jobs[0].folder, profile=profile)
     counted = profile.running() if profile else nullcontext()
-    with counted, stopping() as stop, _progress(quiet) as progress:
+    with counted, stopping() as stop, progress_bar(quiet) as progress:
         for job in jobs:
             if stop.signal:
                 break
@@ -296,7 +297,7 @@ def _run_video(
         ExitStack() as stack,
     ):
         stack.enter_context(stop.calling(video.stop))
-        task = progress.add_task(item.path.name, total=reading.frames or video.frames, of=video)
+        task = progress.add_task(item.path.name, total=reading.frames or video.frames, source=video)
         smoothing = job.following.method(live=video.live)
         sinks: list[Any] = list(_records(job, estimator, stack, smoothing))
         if "video" in job.save:
@@ -338,27 +339,3 @@ def _records(
     header = estimator.header(source, smoothing)
     sinks = open_sinks(job.records, job.record, header, estimator.skeleton, job.force)
     return [stack.enter_context(sink) for sink in sinks]
-
-
-def _progress(quiet: bool) -> Progress:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    class Rate(TextColumn):
-        def render(self, task: Any) -> Any:
-            from rich.text import Text
-
-            if "of" in task.fields and task.fields["of"].state:
-                return Text(task.fields["of"].state)
-            return Text("" if task.speed is None else f"{task.speed:.1f} frames/s")
-
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        Rate(""),
-        console=console,
-        disable=quiet or not console.is_terminal,  # a log needs the summary, not the bar
-        transient=True,
-    )
