@@ -22,7 +22,7 @@ CEILINGS = {
     "api": 348,
     "ground": 2284,
     "infer": 2293,
-    "media": 2367,
+    "media": 2391,
     "nets": 1684,
     "checkpoints": 1950,
     "data": 3456,
@@ -30,7 +30,7 @@ CEILINGS = {
     "evaluate": 2689,
     "export": 684,
     "lab": 2924,
-    "cli": 3119,
+    "cli": 3122,
 }
 ABOVE_EIGHTY = {"predict", "evaluate", "live", "fit", "bench", "import_weights"}
 

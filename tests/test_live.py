@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_sources import video
+from makers.media import video, wait_for
 
 from humanpose.infer.stream import Live, results
 from humanpose.media.sources import open_source
@@ -47,13 +47,6 @@ def slow(seconds: float) -> Callable[[Frame], Frame]:
         return replace(frame, name=f"{seconds:g}")
 
     return process
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def no_thread_is_left() -> None:

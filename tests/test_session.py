@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_live import wait_for
-from test_sources import video
+from makers.media import video, wait_for
 
 from humanpose import PoseEstimator
 from humanpose.cli.live.choices import FILE, choices

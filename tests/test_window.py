@@ -14,8 +14,6 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from serving import mjpeg
-from test_sources import video
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 pytest.importorskip("PySide6", reason="PySide6 is not installed (extra gui)")
@@ -27,6 +25,7 @@ try:
     from shiboken6 import delete
 except ImportError as error:  # a system library
     pytest.skip(f"Qt cannot be used here: {error}", allow_module_level=True)
+from makers.media import mjpeg, video
 
 from humanpose.cli.live.session import Session
 from humanpose.cli.live.window import Window, resized

@@ -97,11 +97,11 @@ def _crops(weights: Path, sources: list[str]) -> U8:
     from humanpose.checkpoints.store import load_weights
     from humanpose.geometry import crop_of_picture
     from humanpose.images import load_image
-    from humanpose.media.sources import expand
+    from humanpose.media.sources import find_inputs
 
     spec = load_weights(weights)[1]
     crops = []
-    for item in expand(sources)[:64]:
+    for item in find_inputs(sources)[:64]:
         image = load_image(item.path)
         crop = crop_of_picture((image.shape[1], image.shape[0]), spec.input)
         crops.append(crop.cut(image, spec.pad))

@@ -25,8 +25,7 @@ from humanpose.media.sinks import (
     open_sinks,
     save_heat_maps,
 )
-from humanpose.media.sources import Item, expand, open_source
-from humanpose.media.sources.source import shown
+from humanpose.media.sources import InputItem, find_inputs, open_source, without_password
 from humanpose.types import Frame
 from humanpose.views import DrawStyle
 
@@ -76,7 +75,7 @@ class Job:
         following: what is done with it beyond looking at each frame by itself.
     """
 
-    items: tuple[Item, ...]
+    items: tuple[InputItem, ...]
     record: Path
     folder: Path
     save: frozenset[str]
@@ -90,11 +89,11 @@ class Job:
         """Whether this job is one video."""
         return self.items[0].kind == "video"
 
-    def drawn(self, item: Item) -> Path:
+    def drawn(self, item: InputItem) -> Path:
         """Where the annotated picture or video of `item` goes."""
         return self.folder / item.output
 
-    def heat_maps(self, item: Item) -> Path:
+    def heat_maps(self, item: InputItem) -> Path:
         """Folder of the heat maps of picture `item`."""
         drawn = self.drawn(item)
         return drawn.with_name(f"{drawn.stem}_heatmaps")
@@ -158,7 +157,7 @@ def plan(
         OutputError: if a result exists and `force` is off.
     """
     kinds = _kinds(save)
-    items = expand(sources, exclude=folder, as_video=reading.as_video)
+    items = find_inputs(sources, exclude=folder, as_video=reading.as_video)
     pictures = tuple(item for item in items if item.kind == "picture")
     if kinds == {"trc"} and pictures:
         raise InputError(
@@ -167,7 +166,7 @@ def plan(
     if "heatmaps" in kinds and len(pictures) < len(items):
         video = next(item.path for item in items if item.kind == "video")
         raise InputError(f"--save heatmaps is for pictures; {video} is a video")
-    work: list[tuple[tuple[Item, ...], Path]] = [
+    work: list[tuple[tuple[InputItem, ...], Path]] = [
         ((item,), folder / item.output) for item in items if item.kind == "video"
     ]
     if pictures:
@@ -186,7 +185,7 @@ def plan(
     return jobs
 
 
-def _common_record(items: Sequence[Item]) -> Path:
+def _common_record(items: Sequence[InputItem]) -> Path:
     """Name of the record of several pictures; no video's record has it."""
     name = "pictures"
     while any(item.output.with_suffix("") == Path(name) for item in items):
@@ -244,14 +243,16 @@ def _run_pictures(
 ) -> None:
     task = progress.add_task("pictures", total=len(job.items))
 
-    def load(item: Item) -> tuple[Item, Frame | InputError]:
+    def load(item: InputItem) -> tuple[InputItem, Frame | InputError]:
         try:
             name = (item.output.parent / item.path.name).as_posix()
             return item, Frame(load_image(item.path), name=name)
         except InputError as error:
             return item, error
 
-    def estimate(loaded: tuple[Item, Frame | InputError]) -> tuple[Item, Frame | InputError]:
+    def estimate(
+        loaded: tuple[InputItem, Frame | InputError],
+    ) -> tuple[InputItem, Frame | InputError]:
         item, frame = loaded
         return item, estimator.process(frame) if isinstance(frame, Frame) else frame
 
@@ -335,7 +336,8 @@ def _run_video(
 def _records(
     job: Job, estimator: PoseEstimator, stack: ExitStack, smoothing: Smoothing | None = None
 ) -> list[RecordSink]:
-    source = shown(job.items[0].source) if len(job.items) == 1 else f"{len(job.items)} pictures"
+    item, several = job.items[0], f"{len(job.items)} pictures"
+    source = without_password(item.source) if len(job.items) == 1 else several
     header = estimator.header(source, smoothing)
     sinks = open_sinks(job.records, job.record, header, estimator.skeleton, job.force)
     return [stack.enter_context(sink) for sink in sinks]

@@ -21,7 +21,7 @@ from humanpose.images import load_image
 from humanpose.infer.detector import Detector
 from humanpose.infer.runtime import Runtime
 from humanpose.infer.topdown import Estimator
-from humanpose.media.sources import expand
+from humanpose.media.sources import find_inputs
 from humanpose.spec import ModelSpec
 from humanpose.types import F32, U8, Sample
 
@@ -59,7 +59,7 @@ class Examples:
             for split in ("train", "validation"):
                 part_of(samples, split, name)
         rest = [entry for entry in entries if entry not in named]
-        items = expand(rest) if rest else []
+        items = find_inputs(rest) if rest else []
         pictures = tuple(item.path for item in items if item.kind == "picture")
         if rest and not pictures:
             raise InputError(f"no pictures to calibrate on in {', '.join(rest)}")

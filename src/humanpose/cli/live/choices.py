@@ -9,7 +9,7 @@ from typing import Any
 from humanpose.cli.settings import Settings
 from humanpose.infer.catalog import installed
 from humanpose.infer.runtime import PRECISIONS, read_spec
-from humanpose.media.sources.source import kind_of, shown
+from humanpose.media.sources import source_kind, without_password
 from humanpose.views import VIEWS
 
 FILE, OTHER = "\0file", "\0other"  # not values, but ways to name one
@@ -47,9 +47,9 @@ def choices(key: str, settings: Settings) -> tuple[list[Item], int]:
 
 def _short(text: str) -> str:
     """Of an address all but the password, of a file the name without its folder."""
-    if kind_of(text) == "camera":
+    if source_kind(text) == "camera":
         return f"Camera {text}"
-    return shown(text) if kind_of(text) in ("stream", "topic") else Path(text).name
+    return without_password(text) if source_kind(text) in ("stream", "topic") else Path(text).name
 
 
 def _cameras() -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from humanpose.cli.live.worker import one_line
 from humanpose.infer.stream import Live
 from humanpose.media.sinks import open_sinks
-from humanpose.media.sources.source import Source
+from humanpose.media.sources import Source
 from humanpose.results import Record
 from humanpose.skeleton import Skeleton
 from humanpose.types import Frame

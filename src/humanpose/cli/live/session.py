@@ -22,9 +22,8 @@ from humanpose.errors import InputError
 from humanpose.infer.smooth import Rts, Smoother
 from humanpose.infer.stream import Live, Process
 from humanpose.infer.track import TrackingOptions
+from humanpose.media import sources
 from humanpose.media.sinks import PictureSink, open_sinks
-from humanpose.media.sources import open_source
-from humanpose.media.sources.source import Source, file_name, kind_of, shown
 from humanpose.results import Record
 from humanpose.types import U8, Frame
 from humanpose.views import DrawStyle
@@ -72,7 +71,7 @@ class Session:
         self._estimator: PoseEstimator | None = None
         self._follower: Process | None = None
         self._loaded = self._opened = settings
-        self._source: Source | None = None
+        self._source: sources.Source | None = None
         self._recording: Recording | None = None
         self._closed = False
         # Of `settings` alone: held for moments.
@@ -148,7 +147,7 @@ class Session:
         if self._networks.busy:
             waits.append(f"loading {self.settings.model}")
         if self._sources.busy:
-            waits.append(f"opening {shown(self.settings.source)}")
+            waits.append(f"opening {sources.without_password(self.settings.source)}")
         return ", ".join(waits)
 
     def trouble(self) -> list[str]:
@@ -157,7 +156,9 @@ class Session:
         live = self.live
         if live is not None:
             if self._source is not None and self._source.state:
-                lines.append(f"{shown(self._opened.source)} {self._source.state}")
+                lines.append(
+                    f"{sources.without_password(self._opened.source)} {self._source.state}"
+                )
             if live.error is not None:
                 lines.append(one_line(live.error))
         return lines
@@ -252,7 +253,7 @@ class Session:
             self._stop_recording()
             old.stop()  # two cannot have one camera
         try:
-            source = open_source(
+            source = sources.open_source(
                 asked.source, rate=asked.rate, topic=asked.topic, retries=asked.retries
             )
         except Exception:
@@ -288,12 +289,12 @@ class Session:
 
     def _header(self, estimator: PoseEstimator) -> Record:
         method = TrackingOptions(smoothing=self._loaded.smooth).method(live=True)
-        return estimator.header(shown(self._opened.source), method)
+        return estimator.header(sources.without_password(self._opened.source), method)
 
     def _free_path(self) -> Path:
         """Where to save what is shown, with a suffix to replace; nothing is there yet."""
         text = self._opened.source
-        name = file_name(text) if kind_of(text) else Path(text).stem
+        name = sources.result_name(text) if sources.source_kind(text) else Path(text).stem
         name = f"{name.replace('.', '-')}_{time.strftime('%Y%m%d-%H%M%S')}"
         for i in itertools.count(1):
             path = Path(self.settings.output, f"{name}_{i}" if i > 1 else name)

@@ -30,7 +30,7 @@ def open_sinks(
 
     Args:
         names: keys of `SINKS`.
-        output: path whose suffix is replaced, such as the output folder / `Item.output`.
+        output: path whose suffix is replaced, such as the output folder / `InputItem.output`.
         header: as `results.header` makes it.
         skeleton: of the people in every frame.
         force: replace existing files.

@@ -1,6 +1,20 @@
 """Where frames come from. Only the modules of the single sources import their codecs."""
 
-from humanpose.media.sources.pictures import Item, expand
-from humanpose.media.sources.source import Source, open_source
+from humanpose.media.sources.address import (
+    InputItem,
+    find_inputs,
+    open_source,
+    result_name,
+    source_kind,
+)
+from humanpose.media.sources.source import Source, without_password
 
-__all__ = ["Item", "Source", "expand", "open_source"]
+__all__ = [
+    "InputItem",
+    "Source",
+    "find_inputs",
+    "open_source",
+    "result_name",
+    "source_kind",
+    "without_password",
+]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from humanpose.errors import FormatError, HumanPoseError, InputError, MissingExtraError
 from humanpose.media.sources.ros import PICTURES, choose, to_rgb
-from humanpose.media.sources.source import Source, file_name
+from humanpose.media.sources.source import Source
 from humanpose.types import U8, Frame
 
 
@@ -32,11 +33,8 @@ class BagSource(Source):
             from rosbags.typesys import Stores, get_typestore
         except ImportError as error:
             raise MissingExtraError("rosbags", "ros") from error
-        self.name = file_name(path)
-        self.problems = []
+        self.name, self.problems = os.path.basename(os.path.abspath(path)), []
         self._path = path
-        self._bad: list[Exception] = []
-        self._n_bad = 0
         try:
             # Old recordings of ROS 2 do not say how their messages are built.
             types = get_typestore(Stores.ROS2_HUMBLE)
@@ -49,7 +47,7 @@ class BagSource(Source):
             self._pictures = self._read()
             first = next(self._pictures, None)
             if first is None:
-                reason = f" ({self._bad[0]})" if self._bad else ""
+                reason = f" ({self._first_error})" if self._first_error else ""
                 raise FormatError(f"{path}: topic {self._topic} holds no picture{reason}")
         except BaseException:
             self.close()
@@ -83,8 +81,7 @@ class BagSource(Source):
                 message: Any = self._reader.deserialize(raw, connection.msgtype)
                 image = to_rgb(message)
             except Exception as error:
-                self._n_bad += 1
-                self._bad = self._bad or [error]
+                self._skip(error)
                 continue
             stamp = message.header.stamp
             seconds = stamp.sec + stamp.nanosec * 1e-9
@@ -104,13 +101,10 @@ class BagSource(Source):
                 return
 
     def close(self) -> None:
-        """Let go of the file and note what could not be read."""
+        """Close the file and note unreadable pictures."""
         if self._reader.stack is not None:
             self._reader.close()
-        if self._bad:
-            count = f"{self._n_bad} of {self.frames} pictures could not be read"
-            self.problems.append(f"{self.name}: {count} ({self._bad[0]})")
-            self._bad = []
+        super().close()
 
 
 def _damaged(path: str, error: Exception) -> HumanPoseError:

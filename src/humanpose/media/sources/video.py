@@ -16,7 +16,7 @@ from av.video.stream import VideoStream
 
 from humanpose.errors import FormatError, InputError
 from humanpose.files import file_size, input_error
-from humanpose.media.sources.source import Source, is_address, shown
+from humanpose.media.sources.source import Source, is_address, without_password
 from humanpose.types import U8, Frame
 
 # Only self-contained formats: a play list called holiday.mp4 could make FFmpeg open other files
@@ -51,7 +51,7 @@ class VideoSource(Source):
             InputError: no such file.
             FormatError: empty, not a video, or without a single readable frame.
         """
-        self.name = Path(shown(str(path))).name
+        self.name = Path(without_password(str(path))).name
         self.problems = []
         self._errors = 0  # packets that could not be decoded and are not counted as a gap yet
         self._flawed = 0  # frames that the decoder had to mend
@@ -192,7 +192,7 @@ def _open_remote(address: str) -> InputContainer:
         return av.open(address, options=_REMOTE, timeout=_TIMEOUT_S)
     except (av.error.FFmpegError, ValueError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{shown(address)} cannot be read ({reason})") from error
+        raise InputError(f"{without_password(address)} cannot be read ({reason})") from error
 
 
 def video_stream(container: InputContainer, path: str | Path) -> VideoStream:

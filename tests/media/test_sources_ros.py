@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_live import wait_for
+from makers.media import wait_for
 
 from humanpose.errors import InputError
-from humanpose.media.sources import live, open_source
+from humanpose.media.sources import Source, camera, open_source
 
 DEBIAN = Path("/usr/lib/python3/dist-packages")
 
@@ -75,7 +75,7 @@ def publisher() -> subprocess.Popen:
     )
 
 
-def opened() -> live.Source:
+def opened() -> Source:
     end = time.monotonic() + 30
     while True:
         try:
@@ -86,7 +86,7 @@ def opened() -> live.Source:
 
 
 def test_a_topic_is_watched_lost_and_found(master: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "STALL_S", 1.0)
+    monkeypatch.setattr(camera, "STALL_S", 1.0)
     senders = [publisher()]
     later = threading.Timer(2.5, lambda: senders.append(publisher()))
     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from makers.media import read_trc
 
 from humanpose.errors import OutputError
 from humanpose.media.sinks import SINKS, RecordSink
@@ -35,22 +36,6 @@ def frame(i: int, tracks: Sequence[int]) -> Frame:
 
 
 FRAMES = [frame(0, [0]), frame(1, []), frame(2, [0, 1])]
-
-
-def read_trc(path: Path) -> tuple[dict[str, str], list[str], np.ndarray]:
-    """(header fields, markers, (frames, 2 + 3 markers) numbers, NaN where a cell is empty)."""
-    lines = path.read_text().split("\n")
-    kind, four, axes, name = lines[0].split("\t")
-    assert (kind, four, axes) == ("PathFileType", "4", "(X/Y/Z)") and name == "a.trc"
-    head = dict(zip(lines[1].split("\t"), lines[2].split("\t"), strict=True))
-    first, second, *cells = lines[3].split("\t")
-    assert (first, second) == ("Frame#", "Time") and not any(cells[1::3] + cells[2::3])
-    markers = cells[::3]
-    axes = [f"{axis}{i + 1}" for i in range(len(markers)) for axis in "XYZ"]
-    assert lines[4].split("\t") == ["", "", *axes] and lines[5] == "" == lines[-1]
-    rows = [[float(cell or "nan") for cell in line.split("\t")] for line in lines[6:-1]]
-    assert int(head["NumMarkers"]) == len(markers) and all(len(r) == 2 + len(axes) for r in rows)
-    return head, markers, np.array(rows).reshape(-1, 2 + len(axes))
 
 
 def test_trc_holds_the_track_with_most_frames(tmp_path: Path) -> None:

@@ -15,15 +15,13 @@ import cv2
 import numpy as np
 import psutil
 import pytest
-from serving import Feed, mjpeg, rtsp
-from test_live import wait_for
-from test_sources import EVEN, quarters, video
+from makers.media import EVEN, Feed, mjpeg, quarters, rtsp, video, wait_for
 
 from humanpose.errors import InputError
 from humanpose.infer.stream import Live, results
-from humanpose.media.sources import capture, live, open_source
+from humanpose.media.sources import camera, capture, open_source
 from humanpose.media.sources import video as sources_video
-from humanpose.media.sources.live import LiveSource
+from humanpose.media.sources.camera import LiveSource
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +41,7 @@ def reader() -> psutil.Process:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "STALL_S", 0.7)
+    monkeypatch.setattr(camera, "STALL_S", 0.7)
 
 
 def identity(frame):
@@ -184,7 +182,7 @@ def test_what_cannot_be_reached_is_one_line_without_the_password() -> None:
 
 
 def test_a_stream_without_pictures_is_one_line(impatient: None, monkeypatch) -> None:
-    monkeypatch.setattr(live, "_FIRST_S", 1.0)
+    monkeypatch.setattr(camera, "_FIRST_S", 1.0)
     with mjpeg() as feed:
         feed.stalled.set()
         with pytest.raises(InputError, match=r"nothing came for 1\.0 s"):
@@ -197,7 +195,7 @@ def test_a_camera_that_is_not_there_is_one_line(tmp_path: Path) -> None:
             open_source(address)
     (tmp_path / "fake").write_bytes(b"x")
     with pytest.raises(InputError, match="another program uses it, or it is no camera"):
-        LiveSource(str(tmp_path / "fake"), "camera")
+        LiveSource(str(tmp_path / "fake"), "camera", "fake")
 
 
 def test_camera_pictures_are_rgb_and_end_when_it_is_unplugged(

@@ -13,53 +13,25 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_audio import film, heard, times, write
-from test_openpose_trc import read_trc
+from makers.media import HEAD, film, frame, heard, read_trc, record_sink, times, video_sink, write
 
 from humanpose.draw import draw_people
 from humanpose.errors import InputError, OutputError
 from humanpose.images import load_image
-from humanpose.media.sinks import SINKS, PictureSink, RecordSink, open_sinks
+from humanpose.media.sinks import SINKS, PictureSink, open_sinks
 from humanpose.media.sinks import video as sinks_video
 from humanpose.media.sinks.video import VideoSink
 from humanpose.media.sources.video import VideoSource
-from humanpose.results import frame_record, header, people_of, read_records
+from humanpose.results import frame_record, people_of, read_records
 from humanpose.skeleton import BODY19
-from humanpose.types import Frame, Person
+from humanpose.types import Frame
 from humanpose.views import DrawStyle
-
-HEAD = header(BODY19, [{"name": "lite"}], "walk.mp4")
-
-
-def frame(
-    i: int, people: int = 1, *, size: tuple[int, int] = (64, 48), time: float | None = None
-) -> Frame:
-    """Frame i: a grey that brightens, and people whose neck is missing."""
-    width, height = size
-    rng = np.random.default_rng(i)
-    found = []
-    for k in range(people):
-        joints = rng.uniform(5, 45, (19, 2)).astype(np.float32)
-        scores = rng.uniform(0.2, 1, 19).astype(np.float32)
-        joints[17], scores[17] = np.nan, 0
-        found.append(Person(joints, scores, np.array([4, 5, 30, 40], np.float32), 0.5, k, BODY19))
-    image = np.full((height, width, 3), (5 * i % 200, 90, 30), np.uint8)
-    return Frame(image, i, i / 10 if time is None else time, f"walk.mp4#{i}", tuple(found))
-
 
 FRAMES = [frame(0), frame(1, 0), frame(2, 2)]
 
 
-def record_sink(name: str, path: Path, **options: Any) -> RecordSink:
-    return SINKS[name](path, HEAD, BODY19, **options)
-
-
 def picture_sink(path: Path, **options: Any) -> PictureSink:
     return PictureSink(path, **options)
-
-
-def video_sink(path: Path, **options: Any) -> VideoSink:
-    return VideoSink(path, 64, 48, 10, **options)
 
 
 MAKERS: dict[str, Callable[..., Any]] = {
@@ -291,7 +263,7 @@ KILLED = """
 import os, sys
 sys.path[:0] = ["tests", "src"]
 from pathlib import Path
-from test_sinks import frame, record_sink, video_sink
+from makers.media import frame, record_sink, video_sink
 folder = Path(sys.argv[1])
 from contextlib import ExitStack
 with ExitStack() as stack:
@@ -323,7 +295,7 @@ KILLED_LOUD = """
 import os, sys
 sys.path[:0] = ["tests", "src"]
 from pathlib import Path
-from test_audio import Frame, PICTURE, VideoSink, np
+from makers.media import Frame, PICTURE, VideoSink, np
 folder = Path(sys.argv[1])
 with VideoSink(folder / "a.mp4", 64, 48, 10, audio=folder / "source.mkv") as video:
     for i in range(250):

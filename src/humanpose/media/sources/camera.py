@@ -19,7 +19,7 @@ import numpy as np
 
 from humanpose.errors import InputError
 from humanpose.media.sources.capture import FAILED, FILE, FRAME, HEAD
-from humanpose.media.sources.source import Source, file_name, shown
+from humanpose.media.sources.source import Source, without_password
 from humanpose.media.sources.video import VideoSource
 from humanpose.types import U8, Frame
 
@@ -52,24 +52,24 @@ class LiveSource(Source):
 
     live = True
 
-    def __init__(self, address: str, kind: str, retries: int | None = None) -> None:
+    def __init__(self, address: str, kind: str, name: str, retries: int | None = None) -> None:
         """Connect and wait for the first frame.
 
         Args:
             address: as `open_source` takes it.
             kind: "camera", "stream" or "topic".
+            name: short name.
             retries: attempts to find a lost source again before the end; None = without end.
 
         Raises:
             InputError: no frame came.
             _Ends: the address holds a video with an end.
         """
-        self.name = file_name(address)
-        self.problems = []
+        self.name, self.problems = name, []
         self.losses = 0
         self._lost_s = 0.0
         self._job = {"kind": kind, "address": address}
-        self._title = f"camera {address}" if kind == "camera" else shown(address)
+        self._title = f"camera {address}" if kind == "camera" else without_password(address)
         self._retries = retries
         self._ended = threading.Event()
         self._child: _Child | None = None
@@ -235,7 +235,7 @@ class _Child:
             self._process.stdin.close()
 
 
-def open_live(address: str, kind: str, retries: int | None) -> Source:
+def open_camera(address: str, kind: str, name: str, retries: int | None) -> Source:
     """The live source at `address`, or the video if one with an end lies there.
 
     Raises:
@@ -249,6 +249,6 @@ def open_live(address: str, kind: str, retries: int | None) -> Source:
         if not os.access(device, os.R_OK | os.W_OK):
             raise InputError(f"camera {address}: no permission to use {device}")
     try:
-        return LiveSource(address, kind, retries)
+        return LiveSource(address, kind, name, retries)
     except _Ends:
         return VideoSource(address)

@@ -2,8 +2,7 @@ import os
 import subprocess
 import sys
 import unicodedata
-from collections.abc import Iterator, Sequence
-from fractions import Fraction
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -11,57 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from makers.media import BLUE, EVEN, GREEN, RED, WHITE, quarters, video
 
 from humanpose.errors import FormatError, InputError
 from humanpose.images import save_image
-from humanpose.media.sources import expand
+from humanpose.media.sources import find_inputs
 from humanpose.media.sources.video import VideoSource
-
-RED, GREEN, BLUE, WHITE = (250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 250)
-
-
-def quarters(width: int, height: int) -> np.ndarray:
-    """Red and green above blue and white."""
-    image = np.zeros((height, width, 3), np.uint8)
-    image[: height // 2, : width // 2], image[: height // 2, width // 2 :] = RED, GREEN
-    image[height // 2 :, : width // 2], image[height // 2 :, width // 2 :] = BLUE, WHITE
-    return image
-
-
-def video(
-    path: Path,
-    times: Sequence[float],
-    *,
-    size: tuple[int, int] = (64, 48),
-    codec: str = "libx264",
-    rotation: int = 0,
-    sound: bool = False,
-    pix_fmt: str = "yuv420p",
-    picture: np.ndarray | None = None,
-    encoder: dict[str, str] | None = None,
-    **options: str,
-) -> Path:
-    """A video of `quarters`, or of `picture`, shown at `times`, seconds."""
-    picture = quarters(*size) if picture is None else picture
-    with av.open(str(path), "w", options=options) as container:
-        stream = container.add_stream(codec, rate=10, options=encoder or {})
-        stream.width, stream.height, stream.pix_fmt = *size, pix_fmt
-        stream.codec_context.time_base = Fraction(1, 1000)
-        if rotation:
-            stream.set_display_rotation(rotation)
-        voice = container.add_stream("aac", rate=8000) if sound else None
-        for i, time in enumerate(times):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts, frame.time_base = round(time * 1000), Fraction(1, 1000)
-            container.mux(stream.encode(frame))
-            if voice is not None:
-                noise = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
-                noise.sample_rate, noise.pts = 8000, 1024 * i
-                container.mux(voice.encode(noise))
-        container.mux(stream.encode())
-        if voice is not None:
-            container.mux(voice.encode())
-    return path
 
 
 def read(path: Path) -> tuple[list[float], list[int], VideoSource]:
@@ -69,9 +23,6 @@ def read(path: Path) -> tuple[list[float], list[int], VideoSource]:
         frames = list(source)
     assert all(f.image.shape == (source.height, source.width, 3) for f in frames)
     return [f.time for f in frames], [f.index for f in frames], source
-
-
-EVEN = [i / 10 for i in range(12)]
 
 
 def test_frames_come_with_the_containers_times(tmp_path: Path) -> None:
@@ -302,7 +253,9 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def names(sources: list[str], **options: Path) -> list[tuple[str, str]]:
-    return [(item.path.as_posix(), item.output.as_posix()) for item in expand(sources, **options)]
+    return [
+        (item.path.as_posix(), item.output.as_posix()) for item in find_inputs(sources, **options)
+    ]
 
 
 def test_folder_is_searched_in_natural_order(tree: Path) -> None:
@@ -311,7 +264,7 @@ def test_folder_is_searched_in_natural_order(tree: Path) -> None:
         ("day1/10.jpg", "10.jpg"),
         ("day1/sub/a b.png", "sub/a b.png"),
     ]
-    assert [item.kind for item in expand([".", "walk.mp4"])] == ["video"] + ["picture"] * 4
+    assert [item.kind for item in find_inputs([".", "walk.mp4"])] == ["video"] + ["picture"] * 4
     assert names(["day1"], exclude=Path("day1/sub"))[-1] == ("day1/10.jpg", "10.jpg")
 
 
@@ -347,7 +300,7 @@ def test_suffixes_that_cannot_be_written_get_one_that_can(tree: Path) -> None:
 def test_content_decides_where_the_suffix_does_not(tree: Path) -> None:
     Path("-shot").write_bytes(Path("day2/2.jpg").read_bytes())
     Path("clip").write_bytes(b"?")
-    assert [(i.kind, i.output.name) for i in expand(["-shot", "clip"])] == [
+    assert [(i.kind, i.output.name) for i in find_inputs(["-shot", "clip"])] == [
         ("picture", "-shot.jpg"),
         ("video", "clip.mp4"),
     ]
@@ -365,7 +318,7 @@ def test_content_decides_where_the_suffix_does_not(tree: Path) -> None:
 )
 def test_sources_that_mean_nothing(tree: Path, source: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        expand([source])
+        find_inputs([source])
 
 
 letters = st.text(
@@ -397,8 +350,8 @@ def test_no_two_inputs_share_an_output(
     folders = [
         str(root / top) for top in ("one", "two") if any((root / top) in p.parents for p in wanted)
     ]
-    items = expand(folders)
-    assert {item.path for item in items} == wanted and items == expand(folders)
+    items = find_inputs(folders)
+    assert {item.path for item in items} == wanted and items == find_inputs(folders)
     keys = {unicodedata.normalize("NFC", str(i.output.with_suffix(""))).casefold() for i in items}
     assert len(keys) == len(items)
     for item in items:

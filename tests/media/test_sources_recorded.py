@@ -4,16 +4,20 @@ import sys
 from pathlib import Path
 
 import av
-import cv2
 import numpy as np
 import pytest
-from test_sources import quarters, video
+from makers.media import COLOUR, image_message, message_types, video, write_bag
 
 from humanpose.errors import FormatError, InputError, MissingExtraError
 from humanpose.images import save_image
-from humanpose.media.sources import expand, open_source
+from humanpose.media.sources import (
+    find_inputs,
+    open_source,
+    result_name,
+    source_kind,
+    without_password,
+)
 from humanpose.media.sources.ros import to_rgb
-from humanpose.media.sources.source import file_name, kind_of, shown
 from humanpose.media.sources.video import VideoSource
 
 
@@ -35,10 +39,10 @@ from humanpose.media.sources.video import VideoSource
     ],
 )
 def test_what_a_text_names(text: str, kind: str, name: str) -> None:
-    assert kind_of(text) == kind
+    assert source_kind(text) == kind
     if kind:
-        assert file_name(text) == name
-        assert "pass" not in shown(text)
+        assert result_name(text) == name
+        assert "pass" not in without_password(text)
 
 
 @pytest.fixture
@@ -90,14 +94,14 @@ def test_a_picture_that_cannot_be_read_leaves_a_gap(shots: Path) -> None:
 
 
 def test_pictures_become_one_item_only_when_asked(shots: Path) -> None:
-    assert len(expand(["shots"])) == 4
+    assert len(find_inputs(["shots"])) == 4
     for text in ("shots/%d.png", "shots", "shots/*"):
-        (item,) = expand([text], as_video=True)
+        (item,) = find_inputs([text], as_video=True)
         assert (item.kind, item.output, item.source) == ("video", Path("shots.mp4"), text)
-    (item,) = expand(["shots/8.png"], as_video=True)
+    (item,) = find_inputs(["shots/8.png"], as_video=True)
     assert item.kind == "picture"
     Path("%d.mp4").touch()
-    assert [i.output.name for i in expand(["%d.mp4", "0", "rtsp://a/b"])] == [
+    assert [i.output.name for i in find_inputs(["%d.mp4", "0", "rtsp://a/b"])] == [
         "%d.mp4",
         "camera-0.mp4",
         "a-b.mp4",
@@ -122,12 +126,12 @@ def test_sequences_that_are_not_there(shots: Path, text: str, words: str) -> Non
     with pytest.raises(InputError, match=words):
         open_source(text)
     with pytest.raises(InputError, match=words):
-        expand([text], as_video=True)
+        find_inputs([text], as_video=True)
 
 
 def test_a_folder_of_pictures_with_a_metadata_file_is_no_recording(shots: Path) -> None:
     (shots / "metadata.yaml").write_text("author: me")
-    assert kind_of("shots") == "" and len(expand(["shots"])) == 4
+    assert source_kind("shots") == "" and len(find_inputs(["shots"])) == 4
 
 
 @pytest.mark.parametrize(
@@ -157,49 +161,10 @@ def test_stop_ends_every_source_after_the_frame_at_hand(shots: Path) -> None:
 # ROS
 
 
-def message_types():
-    stores = pytest.importorskip("rosbags.typesys", reason="rosbags is not installed")
-    return (
-        stores.get_typestore(stores.Stores.ROS1_NOETIC),
-        stores.get_typestore(stores.Stores.ROS2_HUMBLE),
-    )
-
-
-def image_message(store, image: np.ndarray, encoding: str, stamp: float, pad: int = 0):
-    """sensor_msgs/Image with rows `pad` bytes longer than they need to be."""
-    rows = np.ascontiguousarray(image).view(np.uint8).reshape(len(image), -1)
-    rows = np.pad(rows, ((0, 0), (0, pad)))
-    return store.types["sensor_msgs/msg/Image"](
-        header=header(store, stamp),
-        height=image.shape[0],
-        width=image.shape[1],
-        encoding=encoding,
-        is_bigendian=int(image.dtype.byteorder == ">"),
-        step=rows.shape[1],
-        data=rows.ravel(),
-    )
-
-
-def header(store, stamp: float):
-    kind = store.types["std_msgs/msg/Header"]
-    time = store.types["builtin_interfaces/msg/Time"](
-        sec=int(stamp), nanosec=round(stamp % 1 * 1e9)
-    )
-    more = {"seq": 0} if "seq" in kind.__dataclass_fields__ else {}
-    return kind(stamp=time, frame_id="", **more)
-
-
-def jpeg_message(store, image: np.ndarray, stamp: float):
-    data = cv2.imencode(".jpg", image[..., ::-1])[1].ravel()
-    kind = store.types["sensor_msgs/msg/CompressedImage"]
-    return kind(header=header(store, stamp), format="bgr8; jpeg compressed bgr8", data=data)
-
-
 def greys(size: int = 8) -> np.ndarray:
     return np.arange(size * size, dtype=np.uint8).reshape(size, size)
 
 
-COLOUR = quarters(16, 12)
 ENCODINGS = {
     "rgb8": (COLOUR, COLOUR),
     "bgr8": (COLOUR[..., ::-1], COLOUR),
@@ -265,39 +230,6 @@ def test_messages_that_hold_no_picture() -> None:
             to_rgb(message)
 
 
-def write_bag(path: Path, kind: str, count: int = 6, topics: int = 1) -> Path:
-    """Topic /camera/image (bgr8), /camera/jpeg with `topics` = 2, and one without pictures."""
-    ros1, ros2 = message_types()
-    store = ros1 if kind == "ros1" else ros2
-    if kind == "ros1":
-        from rosbags.rosbag1 import Writer
-
-        out = Writer(path)
-        pack = store.serialize_ros1
-    else:
-        from rosbags.rosbag2 import StoragePlugin, Writer
-
-        plugin = StoragePlugin.MCAP if kind == "mcap" else StoragePlugin.SQLITE3
-        out = Writer(path, version=9, storage_plugin=plugin)
-        pack = store.serialize_cdr
-    names = {"/camera/image": "sensor_msgs/msg/Image", "/talk": "std_msgs/msg/String"}
-    if topics == 2:
-        names["/camera/jpeg"] = "sensor_msgs/msg/CompressedImage"
-    with out:
-        to = {name: out.add_connection(name, kind, typestore=store) for name, kind in names.items()}
-        for i in range(count):
-            stamp, now = 1000 + i * 0.2, 5_000_000_000 + i * 200_000_000
-            image = np.roll(COLOUR, i, 1)
-            messages = {
-                "/camera/image": image_message(store, image[..., ::-1], "bgr8", stamp),
-                "/camera/jpeg": jpeg_message(store, COLOUR, stamp),
-                "/talk": store.types["std_msgs/msg/String"](data="hello"),
-            }
-            for name, connection in to.items():
-                out.write(connection, now, pack(messages[name], names[name]))
-    return path
-
-
 BAGS = {"ros1": "walk.bag", "sqlite3": "walk", "mcap": "walk"}
 
 
@@ -312,7 +244,7 @@ def test_recordings_of_both_ros(tmp_path: Path, kind: str) -> None:
         assert np.allclose([f.time for f in frames], np.arange(6) / 5)
         assert (source.width, source.height, source.frames, source.live) == (16, 12, 6, False)
         assert (frames[3].image == np.roll(COLOUR, 3, 1)).all()
-    (item,) = expand([str(path)])
+    (item,) = find_inputs([str(path)])
     assert (item.kind, item.output.name) == (
         "video",
         "walk.bag.mp4" if kind == "ros1" else "walk.mp4",

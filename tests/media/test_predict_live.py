@@ -10,8 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from serving import mjpeg
-from test_sources_recorded import write_bag
+from makers.media import mjpeg, write_bag
 
 from humanpose import PoseEstimator
 from humanpose.images import save_image

@@ -1,7 +1,6 @@
 """The sound of annotated videos: kept, in step, and never the reason that a video fails."""
 
 import struct
-from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,70 +10,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from makers.media import PICTURE, RATE, film, heard, times, write
 
 from humanpose.cli import prediction
 from humanpose.infer.stream import results
 from humanpose.media.sinks import _sound
 from humanpose.media.sinks.video import VideoSink
-from humanpose.media.sources import expand
+from humanpose.media.sources import find_inputs
 from humanpose.media.sources.video import VideoSource
 from humanpose.skeleton import BODY19
 from humanpose.types import Frame
-
-RATE = 48_000
-PICTURE = np.full((48, 64, 3), 90, np.uint8)
-
-
-def tone(seconds: float, burst: float, rate: int, channels: int) -> np.ndarray:
-    """(channels, n): a murmur, and 0.2 s of 1 kHz that begin at `burst`, seconds."""
-    at = np.arange(round(seconds * rate)) / rate
-    wave = 0.5 * np.sin(2 * np.pi * 1000 * at) * ((at >= burst) & (at < burst + 0.2))
-    wave += np.random.default_rng(0).uniform(-0.01, 0.01, at.shape)  # makes packets differ
-    return np.tile(wave.astype(np.float32), (channels, 1))
-
-
-def film(
-    path: Path,
-    codec: str = "aac",
-    *,
-    start: float = 0,
-    seconds: float = 3,
-    sound: tuple[float, float] | None = None,
-    burst: float = 0.5,
-    rate: int = RATE,
-    layout: str = "mono",
-    **options: str,
-) -> Path:
-    """Ten pictures a second from `start` on, and a tone burst `burst` seconds after it.
-
-    Sound lasts from sound[0] to sound[1] on the container's clock; from 0 to the end unless given.
-    """
-    begin, end = sound or (0, start + seconds)
-    with av.open(str(path), "w", options=options) as out:
-        avi = path.suffix == ".avi"  # has no times for H.264
-        stream = out.add_stream("mpeg4" if avi else "libx264", rate=10, options={"bf": "0"})
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        stream.codec_context.time_base = Fraction(1, 10 if avi else 1000)
-        voice = out.add_stream(codec, rate=rate)
-        voice.codec_context.layout = layout
-        wave = tone(end - begin, start + burst - begin, rate, voice.codec_context.channels)
-        packets = []
-        for i in range(round(seconds * 10)):
-            frame = av.VideoFrame.from_ndarray(PICTURE, format="rgb24")
-            frame.time_base = Fraction(1, 1000)
-            frame.pts = round(1000 * start) + 100 * i
-            packets += stream.encode(frame)
-        packets += stream.encode()
-        size = rate // 10  # PCM's packets are as long as the frames
-        for i in range(0, wave.shape[1], size):
-            piece = av.AudioFrame.from_ndarray(wave[:, i : i + size], "fltp", layout)
-            piece.sample_rate, piece.time_base = rate, Fraction(1, rate)
-            piece.pts = i + round(begin * rate)
-            packets += voice.encode(piece)
-        packets += voice.encode()
-        for packet in sorted(packets, key=lambda p: p.dts * p.time_base):
-            out.mux(packet)
-    return path
 
 
 def annotate(source: Path, path: Path, frames: int | None = None, **options: Any) -> list[str]:
@@ -89,23 +34,6 @@ def annotate(source: Path, path: Path, frames: int | None = None, **options: Any
     return sink.problems
 
 
-def heard(path: Path) -> tuple[float, float, float]:
-    """(begin, end, burst) of the sound, seconds after the first picture."""
-    with VideoSource(path) as video:
-        start = video.start
-    with av.open(str(path)) as container:
-        frames = list(container.decode(audio=0))
-    burst = np.inf
-    for frame in frames:
-        wave = frame.to_ndarray()
-        full = 1 if wave.dtype.kind == "f" else np.iinfo(wave.dtype).max
-        loud = np.flatnonzero(np.abs(wave.astype(float)).max(0) > 0.1 * full)
-        if len(loud):
-            burst = min(burst, frame.time + loud[0] / frame.sample_rate)
-    end = frames[-1].time + frames[-1].samples / frames[-1].sample_rate
-    return frames[0].time - start, end - start, burst - start
-
-
 def streams(path: Path) -> list[str]:
     with av.open(str(path)) as container:
         return [s.codec_context.codec.canonical_name for s in container.streams]
@@ -116,12 +44,6 @@ def payload(path: Path, *, since: float = 0) -> list[bytes]:
     with av.open(str(path)) as container:
         packets = [p for p in container.demux(audio=0) if p.size]
     return [bytes(p) for p in packets if p.pts * p.time_base >= since]
-
-
-def times(path: Path) -> list[float]:
-    with VideoSource(path) as video:
-        assert video.start == 0
-        return [frame.time for frame in video]
 
 
 KINDS = {
@@ -250,15 +172,6 @@ def test_silent_films_stay_silent(tmp_path: Path) -> None:
     assert streams(tmp_path / "a.mp4") == ["h264"] and sink.problems == []
 
 
-def write(path: Path, audio: Path, n: int = 30) -> list[str]:
-    """n pictures with the sound of `audio`."""
-    with VideoSink(path, 64, 48, 10, audio=audio, force=True) as sink:
-        for i in range(n):
-            sink.write(Frame(PICTURE, i, i / 10))
-    assert np.allclose(times(path), np.arange(n) / 10, atol=2e-3)
-    return sink.problems
-
-
 def test_sound_that_cannot_be_read_is_left_out_with_a_line(tmp_path: Path) -> None:
     out = tmp_path / "a.mp4"
     assert write(out, tmp_path / "gone.mp4") == [
@@ -374,7 +287,7 @@ def test_predict_keeps_the_sound_and_tells_what_is_wrong(tmp_path: Path) -> None
         return prediction.run(jobs, estimator, quiet=True)
 
     source = film(tmp_path / "a.mkv", "ac3")
-    assert expand([str(source)])[0].kind == "video"
+    assert find_inputs([str(source)])[0].kind == "video"
     assert run(source).problems == []
     (drawn,) = (tmp_path / "o").iterdir()
     assert streams(drawn) == ["h264", "aac"] and abs(heard(drawn)[2] - 0.5) < 0.05
