@@ -34,7 +34,7 @@ from humanpose.checkpoints.store import load_net, save_weights
 from humanpose.export.accuracy_check import Examples
 from humanpose.export.onnx import Lower, export
 from humanpose.infer import runtime
-from humanpose.infer.runtime import Settings
+from humanpose.infer.options import InferenceOptions
 from humanpose.skeleton import COCO17, CPM14
 from humanpose.spec import ModelSpec
 
@@ -103,7 +103,9 @@ def contender(folder: Path, name: str, way: str) -> Callable[[], object]:
     if not way.startswith("torch"):
         file = folder / f"{name}.{'int8' if way == 'int8' else 'float32'}.onnx"
         precision = "auto" if way == "int8" else way  # of the layers that are not INT8
-        loaded, _ = runtime.load(file, Settings("openvino", precision, cache=""))
+        loaded, _ = runtime.load(
+            file, InferenceOptions(runtime="openvino", precision=precision, cache="")
+        )
         return lambda: loaded.run(crop)
     net, _ = load_net(folder / f"{name}.safetensors")
     image = torch.from_numpy(crop).permute(0, 3, 1, 2).float().contiguous() / 256 - 0.5

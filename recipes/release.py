@@ -41,8 +41,8 @@ from humanpose.export.onnx import Lower, Parity, export
 from humanpose.files import atomic_write
 from humanpose.infer import catalog
 from humanpose.infer.detector import Detector
-from humanpose.infer.runtime import Settings
-from humanpose.infer.topdown import Estimator
+from humanpose.infer.options import InferenceOptions
+from humanpose.infer.topdown import TopDown
 from humanpose.spec import METADATA_KEY, ModelSpec
 from humanpose.types import Score
 
@@ -79,7 +79,7 @@ def licences(spec: ModelSpec) -> dict[str, str]:
 
 def score(path: Path, entries: list[str], marks: str | None) -> dict[str, list[Score]]:
     """Scores of an exported network on the validation part of each set."""
-    runtime, spec, _ = load_model(path, Settings(precision="float32", cache=""))
+    runtime, spec, _ = load_model(path, InferenceOptions(precision="float32", cache=""))
     found = {}
     for name, folder in map(data_path, entries):
         samples = part_of(read(name, folder), "validation", name)
@@ -87,7 +87,7 @@ def score(path: Path, entries: list[str], marks: str | None) -> dict[str, list[S
             pictures = pictures_of(samples, read_marks(marks))
             found[name] = person_scores(Detector(runtime, spec), pictures)
         else:
-            found[name] = pose_scores(Estimator(runtime, spec), samples)
+            found[name] = pose_scores(TopDown(runtime, spec), samples)
     return found
 
 
@@ -153,7 +153,7 @@ def card(
         size += f", {path.with_suffix('.int8.onnx').stat().st_size / 1e6:.2f} MB in INT8"
     if spec.name in catalog.WEIGHTS_OF:
         size += f", beside the files of `{catalog.WEIGHTS_OF[spec.name]}`, whose weights it has"
-    options = " --marks runs/marks.json" if spec.task == "person" else " --second-look 0"
+    options = " --marks runs/marks.json" if spec.task == "person" else " --tta none"
     one_look = "" if spec.task == "person" else ", of one look at each person"
     lines = [
         f"# {spec.name}",

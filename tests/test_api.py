@@ -16,9 +16,9 @@ from humanpose.api import load_model
 from humanpose.errors import FormatError, InputError
 from humanpose.images import load_image
 from humanpose.infer import catalog
-from humanpose.infer.runtime import Settings, read_spec
-from humanpose.infer.topdown import Estimator
-from humanpose.infer.tta import Procedure
+from humanpose.infer.options import InferenceOptions
+from humanpose.infer.runtime import read_spec
+from humanpose.infer.topdown import TopDown
 
 
 @pytest.fixture(scope="module")
@@ -126,8 +126,8 @@ def test_a_person_at_the_edge_and_a_tiny_picture_do_not_crash(estimator):
 
 
 def test_two_estimators_differ_and_do_not_share_settings(photo):
-    whole = PoseEstimator(person=None, cache="")
-    one = PoseEstimator(max_people=1, person_score=0.01, cache="", threads=1)
+    whole = PoseEstimator(detector=None, cache="")
+    one = PoseEstimator(max_people=1, detector_score=0.01, cache="", threads=1)
     assert whole(photo).people[0].box[:2].tolist() == [0, 0]
     assert len(one(photo).people) == 1
 
@@ -143,7 +143,7 @@ def test_int8_is_of_the_pose_network_and_of_helpers_that_have_it():
     precisions = {each["name"]: each["precision"] for each in ran}
     assert precisions["balanced"] == "int8" and precisions["person"] in ("float32", "bf16")
     with pytest.raises(InputError, match=r"person\.onnx is not quantised"):
-        load_model("person", Settings(precision="int8", cache=""))
+        load_model("person", InferenceOptions(precision="int8", cache=""))
 
 
 def test_the_side_of_the_person_network_is_its_own_asked_for_or_goes_with_the_pose_network(photo):
@@ -156,21 +156,21 @@ def test_the_side_of_the_person_network_is_its_own_asked_for_or_goes_with_the_po
 
     own = list(read_spec(catalog.weights_path("person")).input)
     assert side() == (256, own) and side(size=192) == (192, own)
-    assert side(size=192, person_size=256) == (192, [256, 256])
-    assert side("fast")[1] == [224, 224] and side("fast", person_size=320)[1] == [320, 320]
-    by_file = side("fast", person=catalog.weights_path("person"))
+    assert side(size=192, detector_size=256) == (192, [256, 256])
+    assert side("fast")[1] == [224, 224] and side("fast", detector_size=320)[1] == [320, 320]
+    by_file = side("fast", detector=catalog.weights_path("person"))
     assert by_file[1] == own  # a network of one's own keeps its side
     with pytest.raises(
         InputError, match=r"person\.onnx: input size 230x230 must be multiples of 32"
     ):
-        PoseEstimator(person_size=230, cache="")
+        PoseEstimator(detector_size=230, cache="")
 
 
 def test_models_swapped_are_refused():
     with pytest.raises(InputError, match="'person' finds people, not joints"):
         PoseEstimator("person")
     with pytest.raises(InputError, match="'balanced' finds joints, not people"):
-        PoseEstimator(person="balanced")
+        PoseEstimator(detector="balanced")
     with pytest.raises(InputError, match="threads must be at least 1"):
         PoseEstimator(threads=0)
 
@@ -221,7 +221,7 @@ def test_weights_parted_from_the_file_that_holds_them_are_refused(tmp_path):
     shutil.copy(catalog.weights_path("accurate"), alone)
     for backend in ("openvino", "onnxruntime"):
         with pytest.raises(FormatError, match="without the file beside it that holds its weights"):
-            load_model(alone, Settings(backend=backend, cache=""))
+            load_model(alone, InferenceOptions(runtime=backend, cache=""))
 
 
 def test_with_the_flip_test_a_mirrored_picture_gives_mirrored_joints(estimator, photo):
@@ -234,11 +234,13 @@ def test_with_the_flip_test_a_mirrored_picture_gives_mirrored_joints(estimator, 
     spec = replace(estimator._estimator.spec, crop_centre="(w-1)/2")
     apart = {}
     for flip in (True, False):
-        poser = Estimator(estimator._estimator.runtime, spec, Procedure(flip=flip))
+        poser = TopDown(
+            estimator._estimator.runtime, spec, InferenceOptions(tta="flip" if flip else "none")
+        )
         (person,) = poser.estimate(rgb, box)
         (mirror,) = poser.estimate(np.ascontiguousarray(rgb[:, ::-1]), other)
         back = mirror.joints[estimator.skeleton.flip_index]
         back[:, 0] = (width - 1) - back[:, 0]
         apart[flip] = np.abs(back - person.joints)[person.scores > 0.3].max()
     assert apart[True] < 0.02 < apart[False]
-    assert PoseEstimator(flip=True, cache="")._estimator.procedure.flip
+    assert PoseEstimator(tta="flip", cache="")._estimator.tta.flip

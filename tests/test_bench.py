@@ -13,6 +13,7 @@ from humanpose.errors import InputError
 from humanpose.infer import profile as profiling
 from humanpose.infer import runtime
 from humanpose.infer.catalog import weights_path
+from humanpose.infer.options import InferenceOptions
 from humanpose.infer.profile import Profile, phase, timed
 from humanpose.lab.bench import peak, plan, report, runs
 from humanpose.lab.bench.multiplies import _of_node, multiplies
@@ -114,7 +115,9 @@ def test_predict_profile_names_every_phase_of_a_video(cli, data, tmp_path):
 
 
 def test_predict_profile_of_pictures(cli, noise_picture, tmp_path):
-    _, out, _ = cli("predict", noise_picture, "-o", tmp_path / "o", "--profile", "--person", "none")
+    _, out, _ = cli(
+        "predict", noise_picture, "-o", tmp_path / "o", "--profile", "--detector", "none"
+    )
     for name in ("reading, decoding", "crops", "network", "decoding of maps", "drawing, writing"):
         assert name in out
     assert "tracking" not in out and "detector" not in out
@@ -200,7 +203,7 @@ def test_both_back_ends_compute_the_same_chain(kernel, tmp_path):
         path = tmp_path / f"{int8}.onnx"
         path.write_bytes(peak.chain(kernel, int8=int8))
         for name in ("openvino", "onnxruntime"):
-            settings = runtime.Settings(name, "float32", cache="")
+            settings = InferenceOptions(runtime=name, precision="float32", cache="")
             found[name, int8] = runtime.load(path, settings)[0].run(crop)["maps"].ravel()
     reach = np.abs(found["openvino", False]).max()
     assert reach > 0.1
@@ -325,7 +328,7 @@ def test_scores_are_those_of_evaluate_and_threads_share_them(data, monkeypatch):
     from humanpose.data.readers import read
     from humanpose.evaluate import candidates
     from humanpose.evaluate.scores import pose_scores
-    from humanpose.infer.topdown import Estimator
+    from humanpose.infer.topdown import TopDown
 
     path = data / "lspet"
     samples = [each for each in read("lspet", path) if each.split == "validation"][:8]
@@ -339,9 +342,9 @@ def test_scores_are_those_of_evaluate_and_threads_share_them(data, monkeypatch):
     ]
     told: list[str] = []
     found = runs.scored(wanted, ["lspet"], "validation", told.append)
-    settings = runtime.Settings("openvino", "float32", cache="")
+    settings = InferenceOptions(runtime="openvino", precision="float32", cache="")
     loaded, spec, _ = load_model("balanced", settings)
-    (own,) = pose_scores(Estimator(loaded, spec), samples)
+    (own,) = pose_scores(TopDown(loaded, spec), samples)
     assert found[wanted[0]] == found[wanted[1]] == {"lspet": (own.rule, own.value)}
     assert found[wanted[2]] != found[wanted[1]]
     assert wanted[3] not in found and len(told) == 3

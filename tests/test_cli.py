@@ -252,7 +252,7 @@ def test_quiet_says_nothing_and_max_people_limits(cli, photo, tmp_path):
         "-q",
         "--save",
         "json",
-        "--person-score",
+        "--detector-score",
         "0.01",
         "--max-people",
         "1",

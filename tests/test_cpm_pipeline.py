@@ -13,8 +13,9 @@ from humanpose.draw import draw_heat
 from humanpose.errors import InputError
 from humanpose.geometry import crop_of_box, crop_of_height
 from humanpose.infer.detector import Detector, read_peaks
-from humanpose.infer.topdown import Estimator
-from humanpose.infer.tta import Procedure, averaged, unflipped
+from humanpose.infer.options import InferenceOptions
+from humanpose.infer.topdown import TopDown
+from humanpose.infer.tta import TestTimeAugmentation, merge_maps, unflipped
 from humanpose.results import read_records
 from humanpose.skeleton import CPM14
 from humanpose.spec import ModelSpec
@@ -128,7 +129,7 @@ def test_padding_lies_right_and_below_and_the_pictures_corners_coincide():
     )
 
 
-@pytest.mark.parametrize("scales", ["", "0.8,1,1.25", "benchmark", "demo"])
+@pytest.mark.parametrize("scales", ["", "0.8:1:1.25", "benchmark", "demo"])
 @pytest.mark.parametrize("crop", ["box", "picture-height"])
 @pytest.mark.parametrize("flip", [False, True])
 def test_joints_are_found_at_every_scale_rule(scene, scales, crop, flip):
@@ -137,10 +138,11 @@ def test_joints_are_found_at_every_scale_rule(scene, scales, crop, flip):
     skeleton = CPM14.__class__("plain", CPM14.joints, CPM14.limbs, ())
     spec = pose_spec(skeleton=skeleton, context=1.25)
     runtime = Dots(COLOURS)
-    people = Estimator(runtime, spec, Procedure(flip=flip, scales=scales, crop=crop)).estimate(
+    tta = str(TestTimeAugmentation(flip, scales))
+    people = TopDown(runtime, spec, InferenceOptions(tta=tta, crop=crop)).estimate(
         image, boxes_of(joints)
     )
-    looks = {"": 1, "0.8,1,1.25": 3, "benchmark": 7, "demo": 4}[scales] * (1 + flip)
+    looks = {"": 1, "0.8:1:1.25": 3, "benchmark": 7, "demo": 4}[scales] * (1 + flip)
     assert sum(shape[0] for shape in runtime.sizes) == looks
     away = np.linalg.norm(people[0].joints - joints[0], axis=1)
     assert away.max() < 3
@@ -148,10 +150,8 @@ def test_joints_are_found_at_every_scale_rule(scene, scales, crop, flip):
 
 def test_matlab_way_sums_at_the_pictures_size_and_gives_whole_pixels(scene):
     image, joints = scene
-    way = Procedure(scales="benchmark", compat="matlab", keep_maps=True)
-    people = Estimator(Dots(COLOURS), pose_spec(context=1.25), way).estimate(
-        image, boxes_of(joints)
-    )
+    way = InferenceOptions(tta="scales=benchmark", compat="matlab", keep_maps=True)
+    people = TopDown(Dots(COLOURS), pose_spec(context=1.25), way).estimate(image, boxes_of(joints))
     (person,) = people
     assert (person.joints == np.rint(person.joints)).all()
     assert np.linalg.norm(person.joints - joints[0], axis=1).max() < 3
@@ -167,8 +167,10 @@ def test_crop_by_picture_height_agrees_with_the_demos_own_arithmetic(scene):
     scale = side / image.shape[0]
     small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
     runtime = Dots(COLOURS)
-    estimator = Estimator(runtime, pose_spec(), Procedure(crop="picture-height", decode="argmax"))
-    fine = Estimator(runtime, pose_spec(), Procedure(crop="picture-height"))
+    estimator = TopDown(
+        runtime, pose_spec(), InferenceOptions(crop="picture-height", decode="argmax")
+    )
+    fine = TopDown(runtime, pose_spec(), InferenceOptions(crop="picture-height"))
     boxes = np.concatenate([middles - 180, np.full_like(middles, 360)], axis=1)
     for person, rough, middle in zip(
         fine.estimate(image, boxes), estimator.estimate(image, boxes), middles, strict=True
@@ -192,8 +194,8 @@ def test_crop_by_picture_height_agrees_with_the_demos_own_arithmetic(scene):
 
 def test_every_stage_is_kept_without_background_and_lies_where_its_cells_say(scene):
     image, joints = scene
-    estimator = Estimator(
-        Dots(COLOURS, stages=3), pose_spec(context=1.25), Procedure(keep_maps=True)
+    estimator = TopDown(
+        Dots(COLOURS, stages=3), pose_spec(context=1.25), InferenceOptions(keep_maps=True)
     )
     (person,) = estimator.estimate(image, boxes_of(joints))
     assert person.maps.shape == (3, 14, 23, 23) and person.maps.dtype == np.float16
@@ -203,13 +205,13 @@ def test_every_stage_is_kept_without_background_and_lies_where_its_cells_say(sce
     )
     cells, _ = heatmap.decode(person.maps[-1].astype(np.float32), "dark")
     np.testing.assert_allclose(person.cells.to_picture(cells), person.joints, atol=0.5)
-    plain = Estimator(Dots(COLOURS), pose_spec()).estimate(image, boxes_of(joints))[0]
+    plain = TopDown(Dots(COLOURS), pose_spec()).estimate(image, boxes_of(joints))[0]
     assert plain.maps is None and plain.cells is None
 
 
 def test_heat_is_drawn_where_the_joint_is(scene):
     image, joints = scene
-    estimator = Estimator(Dots(COLOURS), pose_spec(context=1.25), Procedure(keep_maps=True))
+    estimator = TopDown(Dots(COLOURS), pose_spec(context=1.25), InferenceOptions(keep_maps=True))
     people = estimator.estimate(image, boxes_of(joints))
     heat = draw_heat(image, people, joint=0).astype(int)
     colour = np.ptp(heat, axis=-1)  # the picture itself is grey there
@@ -226,12 +228,12 @@ def test_average_of_one_look_is_that_look_and_outside_counts_as_nothing():
     crop = crop_of_box(np.array([50, 40, 80, 90], np.float32), (184, 184))
     cells = heatmap.cells_of(crop, 8, "centre")
     maps = rng.random((1, 2, 3, 23, 23)).astype(np.float32)
-    np.testing.assert_allclose(averaged(maps, [cells], cells), maps[0], atol=1e-5)
+    np.testing.assert_allclose(merge_maps(maps, [cells], cells), maps[0], atol=1e-5)
     half = heatmap.cells_of(
         crop_of_box(np.array([50, 40, 80, 90], np.float32), (184, 184), context=0.6), 8, "centre"
     )
     ones = np.ones((1, 1, 23, 23), np.float32)
-    seen = averaged(ones, [half], cells)[0]
+    seen = merge_maps(ones, [half], cells)[0]
     assert seen[0, 0] == 0 and abs(seen[11, 11] - 1) < 1e-5
 
 
@@ -257,7 +259,7 @@ def test_hrnets_flip_test_mirrors_the_crop_itself(scene):
             seen.append(crops)
             return super().run(crops)
 
-    Estimator(Spy(COLOURS), spec, Procedure(flip=True, compat="hrnet")).estimate(
+    TopDown(Spy(COLOURS), spec, InferenceOptions(tta="flip", compat="hrnet")).estimate(
         image, boxes_of(joints)[:1]
     )
     (crops,) = seen
@@ -267,16 +269,16 @@ def test_hrnets_flip_test_mirrors_the_crop_itself(scene):
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"scales": "big"}, "benchmark, demo, or numbers"),
-        ({"scales": "0"}, "benchmark, demo, or numbers"),
+        ({"tta": "scales=big"}, "benchmark, demo, or numbers"),
+        ({"tta": "scales=0"}, "benchmark, demo, or numbers"),
         ({"crop": "whole"}, "box, picture-height"),
         ({"decode": "peaks"}, "argmax, quarter, dark"),
         ({"compat": "caffe"}, "matlab, hrnet"),
     ],
 )
-def test_a_wrong_procedure_is_refused_by_name(wrong, words):
+def test_a_wrong_option_is_refused_by_name(wrong, words):
     with pytest.raises(InputError, match=words):
-        Procedure(**wrong)
+        InferenceOptions(**wrong)
 
 
 def test_outside_the_picture_is_the_specs_padding():
@@ -308,9 +310,9 @@ def test_predict_runs_both_nets_at_a_box_size_and_saves_heat_maps(cli, weights, 
     pytest.importorskip("torch")
     out = tmp_path / "out"
     call = [
-        "predict", photo, "--model", weights / "pose.safetensors", "--person",
-        weights / "person.safetensors", "--size", "96", "--person-score", "0", "--max-people", "2",
-        "--scales", "0.9,1.1", "--save", "heatmaps,jsonl", "-o", out,
+        "predict", photo, "--model", weights / "pose.safetensors", "--detector",
+        weights / "person.safetensors", "--size", "96", "--detector-score", "0", "--max-people",
+        "2", "--tta", "scales=0.9:1.1", "--save", "heatmaps,jsonl", "-o", out,
     ]  # fmt: skip
     code, said, errors = cli(*call)
     assert code == 0, errors

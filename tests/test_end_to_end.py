@@ -68,7 +68,7 @@ def test_train_evaluate_export_predict(cli, tiny_coco, tmp_path, name):
     code, _, err = cli("export", best, "-o", onnx)
     assert code == 74 and "add --force to replace it" in err
 
-    option = ["--model", onnx] if name == "lite" else ["--person", onnx]
+    option = ["--model", onnx] if name == "lite" else ["--detector", onnx]
     picture = tiny_coco / "images" / "000000000022.png"
     code, _, err = cli("predict", picture, *option, "--save", "coco", "-o", tmp_path / "out")
     assert code == 0, err

@@ -16,7 +16,7 @@ from humanpose.errors import FormatError, InputError
 from humanpose.export.onnx import compare, export
 from humanpose.infer import runtime
 from humanpose.infer.catalog import weights_path
-from humanpose.infer.runtime import Settings
+from humanpose.infer.options import InferenceOptions
 from humanpose.lab.training import start_state
 from humanpose.nets.torch_runtime import TorchRuntime
 from humanpose.skeleton import BODY19, CPM14, MPII16
@@ -94,7 +94,9 @@ def check_stages(weights: Path, path: Path, tolerance: float) -> None:
     reference = TorchRuntime(net, spec, stages=True)
     count = nets.stages(net)
     for backend in ("openvino", "onnxruntime"):
-        loaded, _ = runtime.load(path, Settings(backend, "float32", cache=""))
+        loaded, _ = runtime.load(
+            path, InferenceOptions(runtime=backend, precision="float32", cache="")
+        )
         found = loaded.run(crops(spec, 2))
         assert list(found) == ["maps", *(f"maps_{i}" for i in range(1, count + 1))]
         assert (found["maps"] == found[f"maps_{count}"]).all()
@@ -120,7 +122,9 @@ def test_a_file_that_mirrors_by_itself_gives_the_mean_of_the_crop_and_its_mirror
     mirrored = plain.run(images[:, :, ::-1])
     swapped = [*CPM14.flip_index, 14]  # the background is its own
     for backend in ("openvino", "onnxruntime"):
-        loaded, read = runtime.load(path, Settings(backend, "float32", cache=""))
+        loaded, read = runtime.load(
+            path, InferenceOptions(runtime=backend, precision="float32", cache="")
+        )
         assert read.flip and not spec.flip
         found = loaded.run(images)
         for name, maps in plain.run(images).items():
@@ -146,7 +150,9 @@ def test_a_fault_in_any_stage_shows_a_hundred_times_above_the_tolerance(staged, 
     array = numpy_helper.to_array(faulty)
     faulty.CopyFrom(numpy_helper.from_array(array[::-1].copy(), faulty.name))  # joints reversed
     onnx.save(model, tmp_path / "faulty.onnx")
-    loaded, spec = runtime.load(tmp_path / "faulty.onnx", Settings(precision="float32", cache=""))
+    loaded, spec = runtime.load(
+        tmp_path / "faulty.onnx", InferenceOptions(precision="float32", cache="")
+    )
     reference = TorchRuntime(*load_net(weights), stages=True)
     assert compare(reference, loaded, spec, crops(spec, 2)).largest_value > 100 * TOLERANCE
 

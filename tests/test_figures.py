@@ -30,7 +30,7 @@ def test_the_shipped_weights_score_what_their_description_says(
         folder = "mpii_small" if entry == "mpii" else entry
         args = ["--against", f"{entry}={data / folder}", "-q", "-o", tmp_path / entry]
         if spec.task == "pose":
-            args += ["--second-look", "0"]
+            args += ["--tta", "none"]
         code, _, err = cli("evaluate", name, *args)
         assert code == 0, err
         found = json.loads((tmp_path / entry / "scores.json").read_text())["scores"][entry]

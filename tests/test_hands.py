@@ -7,7 +7,7 @@ from test_cpm_pipeline import Dots, pose_spec
 
 from humanpose.errors import InputError
 from humanpose.infer.hands import HandFinder, hand_boxes
-from humanpose.infer.topdown import Estimator
+from humanpose.infer.topdown import TopDown
 from humanpose.results import frame_record
 from humanpose.skeleton import COCO17, HAND21, LSP14
 from humanpose.types import Frame, Person
@@ -68,7 +68,7 @@ def test_both_hands_come_back_with_owner_side_and_places():
         for (x, y), colour in zip(places, COLOURS, strict=True):
             cv2.circle(image, (round(x * 16), round(y * 16)), 5 * 16, colour, -1, cv2.LINE_AA, 4)
     spec = pose_spec(task="hand", net="cpm-hand", skeleton=HAND21, context=2.0, input=(368, 368))
-    finder = HandFinder(Estimator(Dots(COLOURS), spec))
+    finder = HandFinder(TopDown(Dots(COLOURS), spec))
     frame = finder(Frame(image, people=(PERSON,)))
     assert [(hand.owner, hand.side) for hand in frame.hands] == [(0, "left"), (0, "right")]
     for hand in frame.hands:
@@ -87,4 +87,4 @@ def test_both_hands_come_back_with_owner_side_and_places():
 
 def test_a_body_network_is_no_hand_network():
     with pytest.raises(InputError, match="finds no hands"):
-        HandFinder(Estimator(Dots(COLOURS[:14]), pose_spec()))
+        HandFinder(TopDown(Dots(COLOURS[:14]), pose_spec()))

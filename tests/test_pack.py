@@ -250,16 +250,16 @@ def test_a_pack_of_a_pack_keeps_the_way_back(sets, pack, tmp_path):
 def test_a_teachers_maps_lie_where_the_network_put_them(sets, tmp_path):
     """Decoded from the pack, they give the joints that the network finds in the stored picture."""
     from humanpose.api import load_model
-    from humanpose.infer.runtime import Settings
-    from humanpose.infer.topdown import Estimator, read_maps
+    from humanpose.infer.options import InferenceOptions
+    from humanpose.infer.topdown import TopDown, read_maps
 
     recipe = PackRecipe(data=sets[1:], raw=True)
     build(recipe, tmp_path / "p.h5", teacher="balanced")
     pack = Pack(tmp_path / "p.h5")
-    runtime, spec, _ = load_model("balanced", Settings(precision="float32"))
+    runtime, spec, _ = load_model("balanced", InferenceOptions(precision="float32"))
     assert pack.about["teacher"]["spec"] == json.loads(spec.to_json())
     for row in list(pack)[:3]:
-        (person,) = Estimator(runtime, spec).estimate(row.image(), row.box[None])
+        (person,) = TopDown(runtime, spec).estimate(row.image(), row.box[None])
         maps = row.teacher_maps()
         assert maps.shape == (1, 19, 64, 48) and maps.dtype == np.float16
         joints, _ = read_maps(maps[-1:, :].astype(np.float32), [row.cells], spec.decode)

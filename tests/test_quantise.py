@@ -24,7 +24,7 @@ from humanpose.export.onnx import Lower, _traced, export
 from humanpose.export.quantise import _in_parts, nncf_module, quantised
 from humanpose.infer import runtime
 from humanpose.infer.catalog import weights_path
-from humanpose.infer.runtime import Settings
+from humanpose.infer.options import InferenceOptions
 from humanpose.nets.torch_runtime import ExportModule, TorchRuntime
 from humanpose.skeleton import BODY19, CPM14
 from humanpose.spec import ModelSpec
@@ -89,9 +89,13 @@ def test_both_back_ends_compute_the_same_int8_and_say_so(small, pictures):
     weights, path, _ = small
     wanted = TorchRuntime(*load_net(weights), stages=True).run(crops(pictures, POSE))
     quality = []
-    for settings in (Settings("openvino", "float32", cache=""), Settings("openvino", cache=""),
-                     Settings("onnxruntime", cache="")):  # fmt: skip
-        loaded, spec = runtime.load(path, settings)
+    for backend, precision in (
+        ("openvino", "float32"),
+        ("openvino", "auto"),
+        ("onnxruntime", "auto"),
+    ):
+        options = InferenceOptions(runtime=backend, precision=precision, cache="")
+        loaded, spec = runtime.load(path, options)
         assert loaded.precision == spec.precision == "int8"
         found = loaded.run(crops(pictures, POSE))
         assert list(found) == list(wanted) == ["maps", "maps_1", "maps_2"]
@@ -125,7 +129,7 @@ def test_the_file_is_small_and_tells_what_int8_cost(small):
         "int8, the outputs in float32; calibrated on 6 crops",
         f"{rule}: float32 100.00, int8 {100 * value:.2f}",
     ]
-    assert PoseEstimator(path, person=None).header("x")["models"][0]["precision"] == "int8"
+    assert PoseEstimator(path, detector=None).header("x")["models"][0]["precision"] == "int8"
 
 
 @pytest.mark.parametrize("spec", [POSE, PERSON], ids=lambda spec: spec.net)

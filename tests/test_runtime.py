@@ -16,15 +16,15 @@ from humanpose.checkpoints.store import load_net, save_weights
 from humanpose.errors import DeviceError, FormatError, InputError
 from humanpose.export.onnx import compare, export
 from humanpose.infer import runtime
-from humanpose.infer.runtime import Settings
-from humanpose.infer.topdown import Estimator
+from humanpose.infer.options import InferenceOptions
+from humanpose.infer.topdown import TopDown
 from humanpose.nets.torch_runtime import TorchRuntime
 from humanpose.skeleton import BODY19, CPM14
 from humanpose.spec import METADATA_KEY, ModelSpec
 
 POSE = ModelSpec("small", "pose", "lite", {"joints": 5}, BODY19, (64, 96), data=("nothing",))
 PERSON = ModelSpec("p", "person", "person", {}, BODY19, (96, 64), crop="whole", decode="boxes")
-NO_CACHE = Settings(precision="float32", cache="")
+NO_CACHE = InferenceOptions(precision="float32", cache="")
 TOLERANCE = 1e-4  # of an output's range
 
 
@@ -61,7 +61,9 @@ def crops(spec: ModelSpec, n: int) -> np.ndarray:
 def test_backends_agree_with_torch_at_any_batch(files, name, backend):
     weights, path = files[name]
     net, spec = load_net(weights)
-    loaded, read = runtime.load(path, Settings(backend, "float32", cache=""))
+    loaded, read = runtime.load(
+        path, InferenceOptions(runtime=backend, precision="float32", cache="")
+    )
     assert read == spec and loaded.name == backend and loaded.precision == "float32"
     reference = TorchRuntime(net, spec)
     for n in (1, 3):
@@ -85,13 +87,17 @@ def test_cpm_runs_exported_with_its_centre_map_inside_at_any_batch(tmp_path):
     export(weights, path)
     reference = TorchRuntime(load_net(weights)[0], spec)
     for backend in ("openvino", "onnxruntime"):
-        loaded, _ = runtime.load(path, Settings(backend, "float32", cache=""))
+        loaded, _ = runtime.load(
+            path, InferenceOptions(runtime=backend, precision="float32", cache="")
+        )
         for n in (1, 3):
             assert compare(reference, loaded, spec, crops(spec, n)).largest_value < TOLERANCE
-    people = Estimator(loaded, spec).estimate(crops(spec, 1)[0], np.array([[5, 5, 40, 60]], "f4"))
+    people = TopDown(loaded, spec).estimate(crops(spec, 1)[0], np.array([[5, 5, 40, 60]], "f4"))
     assert people[0].joints.shape == (14, 2)  # the background map is no joint
     for backend in ("openvino", "onnxruntime"):  # another box size: the centre map moves along
-        loaded, sized = runtime.load(path, Settings(backend, "float32", cache=""), 120)
+        loaded, sized = runtime.load(
+            path, InferenceOptions(runtime=backend, precision="float32", cache=""), 120
+        )
         assert sized.input == (80, 120)
         report = compare(reference, loaded, sized, crops(sized, 2))
         assert report.largest_value < TOLERANCE
@@ -155,7 +161,7 @@ def test_weights_are_stored_as_float16_with_the_description_inside(files):
 
 
 def test_second_start_uses_the_cache(files, tmp_path):
-    settings = Settings(precision="float32", cache=str(tmp_path / "cache é"))
+    settings = InferenceOptions(precision="float32", cache=str(tmp_path / "cache é"))
     runtime.load(files["lite"][1], settings)
     blobs = list((tmp_path / "cache é").iterdir())
     assert blobs
@@ -168,18 +174,18 @@ def test_second_start_uses_the_cache(files, tmp_path):
 
 def test_a_cache_that_cannot_be_made_is_no_error(files, tmp_path):
     (tmp_path / "file").write_text("")
-    runtime.load(files["lite"][1], Settings(cache=str(tmp_path / "file" / "below")))
+    runtime.load(files["lite"][1], InferenceOptions(cache=str(tmp_path / "file" / "below")))
 
 
 def test_bf16_where_the_cpu_has_it(files):
     import openvino as ov
 
     has = "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    auto, _ = runtime.load(files["lite"][1], Settings(cache=""))
+    auto, _ = runtime.load(files["lite"][1], InferenceOptions(cache=""))
     assert auto.precision == ("bf16" if has else "float32")
     if not has:
         with pytest.raises(DeviceError, match="bf16: CPU does not compute in it"):
-            runtime.load(files["lite"][1], Settings(precision="bf16", cache=""))
+            runtime.load(files["lite"][1], InferenceOptions(precision="bf16", cache=""))
 
 
 def test_the_int8_form_beside_a_network_is_found(files, tmp_path, monkeypatch):
@@ -187,59 +193,59 @@ def test_the_int8_form_beside_a_network_is_found(files, tmp_path, monkeypatch):
     path, small = tmp_path / "n.onnx", tmp_path / "n.int8.onnx"
     path.write_bytes(files["lite"][1].read_bytes())
     with pytest.raises(InputError, match=r"n\.onnx is not quantised; .* writes n\.int8\.onnx"):
-        load_model(path, Settings(precision="int8", cache=""))
+        load_model(path, InferenceOptions(precision="int8", cache=""))
     model = onnx.load(path)
     entry = next(each for each in model.metadata_props if each.key == METADATA_KEY)
     entry.value = replace(ModelSpec.from_json(entry.value), precision="int8").to_json()
     onnx.save(model, small)
-    found, _, used = load_model(path, Settings(precision="int8", cache=""))
+    found, _, used = load_model(path, InferenceOptions(precision="int8", cache=""))
     assert (found.precision, used) == ("int8", small)
-    found, _, used = load_model(path, Settings(precision="float32", cache=""))
+    found, _, used = load_model(path, InferenceOptions(precision="float32", cache=""))
     assert (found.precision, used) == ("float32", path)
     for x86, wanted in ((True, small), (False, path)):
         monkeypatch.setattr(runtime, "_X86", x86)
-        assert runtime.chosen(path, Settings()) == wanted
-        assert runtime.chosen(path, Settings(backend="onnxruntime")) == path
-        assert runtime.chosen(path, Settings(device="gpu")) == path
+        assert runtime.chosen(path, InferenceOptions()) == wanted
+        assert runtime.chosen(path, InferenceOptions(runtime="onnxruntime")) == path
+        assert runtime.chosen(path, InferenceOptions(device="gpu")) == path
     weights = tmp_path / "n.safetensors"  # it has no INT8 form, whatever lies beside it
     weights.write_bytes(files["lite"][0].read_bytes())
-    found, _, used = load_model(weights, Settings(cache=""))
+    found, _, used = load_model(weights, InferenceOptions(cache=""))
     assert (found.name, found.precision, used) == ("torch", "float32", weights)
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("changes", "message"),
     [
-        (Settings(backend="tensorrt"), "runtime 'tensorrt' is not one of auto"),
-        (Settings(precision="int4"), "precision 'int4' is not one of"),
-        (Settings(device="npu9"), "device 'npu9' is not here; OpenVINO sees: cpu"),
-        (Settings(backend="onnxruntime", device="tpu"), "device 'tpu': ONNX Runtime does not"),
-        (Settings(backend="onnxruntime", precision="bf16"), "ONNX Runtime computes in float32"),
+        ({"runtime": "tensorrt"}, "runtime 'tensorrt' is not one of auto"),
+        ({"precision": "int4"}, "precision 'int4' is not one of"),
+        ({"device": "npu9"}, "device 'npu9' is not here; OpenVINO sees: cpu"),
+        ({"runtime": "onnxruntime", "device": "tpu"}, "device 'tpu': ONNX Runtime does not"),
+        ({"runtime": "onnxruntime", "precision": "bf16"}, "ONNX Runtime computes in float32"),
     ],
 )
-def test_wrong_settings_are_named(files, settings, message):
+def test_wrong_options_are_named(files, changes, message):
     with pytest.raises((InputError, DeviceError), match=message):
-        runtime.load(files["lite"][1], settings)
+        runtime.load(files["lite"][1], InferenceOptions(**changes))
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("changes", "message"),
     [
-        (Settings(precision="int8"), r"lite\.safetensors has to be quantised"),
-        (Settings(precision="fp16"), "precision 'fp16' is not one of"),
-        (Settings(backend="onnxruntime"), r"runtime onnxruntime: torch runs lite\.safetensors"),
-        (Settings(device="npu"), r"device 'npu': torch, which runs lite\.safetensors, sees none"),
+        ({"precision": "int8"}, r"lite\.safetensors has to be quantised"),
+        ({"precision": "fp16"}, "precision 'fp16' is not one of"),
+        ({"runtime": "onnxruntime"}, r"runtime onnxruntime: torch runs lite\.safetensors"),
+        ({"device": "npu"}, r"device 'npu': torch, which runs lite\.safetensors, sees none"),
     ],
 )
-def test_settings_that_torch_cannot_follow_are_named(files, settings, message):
+def test_options_that_torch_cannot_follow_are_named(files, changes, message):
     with pytest.raises((InputError, DeviceError), match=message):
-        load_model(files["lite"][0], settings)
+        load_model(files["lite"][0], InferenceOptions(**changes))
 
 
 def test_torch_runs_on_as_many_threads_as_asked(files):
     before = torch.get_num_threads()
     try:
-        load_model(files["lite"][0], Settings(threads=1))
+        load_model(files["lite"][0], InferenceOptions(threads=1))
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
@@ -252,7 +258,7 @@ def test_a_network_on_a_device_has_its_pixel_rules_there():
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
 def test_damaged_and_foreign_files_are_one_clear_error(files, tmp_path, backend):
-    settings = Settings(backend, cache="")
+    settings = InferenceOptions(runtime=backend, cache="")
     whole = files["lite"][1].read_bytes()
     foreign = onnx.load(files["lite"][1])
     del foreign.metadata_props[:]

@@ -32,7 +32,7 @@ def clip(tmp_path: Path) -> Path:
 @pytest.fixture
 def session(clip: Path, tmp_path: Path) -> Iterator[Session]:
     out = str(tmp_path / "out")
-    session = Session(Settings(source=str(clip), person="none", output=out))
+    session = Session(Settings(source=str(clip), detector="none", output=out))
     session.start()
     yield session
     session.close()
@@ -104,7 +104,7 @@ def test_a_recording_without_a_frame_leaves_nothing(session: Session, tmp_path: 
 
 def recording(clip: Path, path: Path, process) -> Recording:
     """Of the whole clip, `process` being what looks at it."""
-    estimator = PoseEstimator(person=None)
+    estimator = PoseEstimator(detector=None)
     ended = []
     with open_source(clip) as source:
         live = Live(source, process(estimator))

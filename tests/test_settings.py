@@ -7,7 +7,7 @@ import pytest
 
 from humanpose.cli.settings import Settings, load_settings
 from humanpose.errors import InputError
-from humanpose.infer.runtime import BACKENDS, PRECISIONS
+from humanpose.infer.options import BACKENDS, PRECISIONS
 from humanpose.infer.smooth import METHODS
 from humanpose.views import VIEWS
 
@@ -122,7 +122,7 @@ def test_the_first_generation_is_understood(tmp_path: Path) -> None:
     assert settings == Settings(source="ros:/usb_cam/image_raw")
     said = "\n".join(notes)
     assert "model: models/caffe/pose_iter_320000.caffemodel is not read as it is" in said
-    assert "person: models/caffe/pose_iter_70000.caffemodel is not read as it is" in said
+    assert "detector: models/caffe/pose_iter_70000.caffemodel is not read as it is" in said
     assert "person_net" not in said.replace("tf_models", "")  # of the framework not chosen
     for key in ("Camera.Proxy", "Camera.Fps", "Settings.GPU", "Settings.limbs", "Settings.sigma"):
         assert f"{key}: left out; " in said
@@ -133,7 +133,7 @@ def test_the_last_generation_is_understood(tmp_path: Path) -> None:
     settings, notes = load_settings(written(tmp_path, V2))
     assert settings == Settings(source="clip.mp4")
     said = "\n".join(notes)
-    assert "model: models/hg.pth is not" in said and "person: models/ssd.pb is not" in said
+    assert "model: models/hg.pth is not" in said and "detector: models/ssd.pb is not" in said
     assert "ROS.CameraDEPTH.fx: left out; depth is not read" in said and "not known" not in said
 
 
@@ -156,7 +156,7 @@ def test_imported_networks_beside_the_old_ones_are_used(tmp_path: Path, monkeypa
     (folder / "pose_iter_70000.onnx").touch()
     settings, notes = load_settings(written(tmp_path, V1))
     assert settings.model == "models/caffe/pose_iter_320000.safetensors"
-    assert settings.person == "models/caffe/pose_iter_70000.onnx"
+    assert settings.detector == "models/caffe/pose_iter_70000.onnx"
     assert settings.size == 192 and "size: 192, was boxsize" in notes
 
 

@@ -12,9 +12,10 @@ from humanpose.errors import InputError
 from humanpose.geometry import crop_of_box
 from humanpose.images import load_image
 from humanpose.infer import catalog
-from humanpose.infer.runtime import Settings, read_spec
-from humanpose.infer.topdown import Estimator
-from humanpose.infer.tta import Procedure
+from humanpose.infer.options import InferenceOptions
+from humanpose.infer.runtime import read_spec
+from humanpose.infer.topdown import TopDown
+from humanpose.infer.tta import TestTimeAugmentation
 from humanpose.infer.upright import tilts, torso_of, upright_crop
 from humanpose.skeleton import COCO17, MPII16, Skeleton
 
@@ -123,7 +124,7 @@ def picture_of(*people):
 
 @pytest.fixture
 def spec():
-    found = load_model("fast", Settings(cache=""))[1]
+    found = load_model("fast", InferenceOptions(cache=""))[1]
     return replace(found, skeleton=COCO17, name="dots", options={})
 
 
@@ -134,8 +135,8 @@ def test_only_who_is_not_upright_is_looked_at_again_and_seen_better(spec):
     ]
     image, boxes = picture_of(*people), np.stack([box_of(joints) for joints in people])
     once, twice = UprightOnly(), UprightOnly()
-    before = Estimator(once, spec, Procedure(second_look=0)).estimate(image, boxes)
-    after = Estimator(twice, spec, Procedure(second_look=45)).estimate(image, boxes)
+    before = TopDown(once, spec, InferenceOptions(tta="none")).estimate(image, boxes)
+    after = TopDown(twice, spec, InferenceOptions(tta="upright=45")).estimate(image, boxes)
     assert once.calls == [3] and twice.calls == [3, 1]
     for i in (0, 2):
         np.testing.assert_array_equal(after[i].joints, before[i].joints)
@@ -147,10 +148,8 @@ def test_only_who_is_not_upright_is_looked_at_again_and_seen_better(spec):
 
 def test_maps_of_a_second_look_lie_where_the_person_is(spec):
     joints = turned(STANDING, 180)
-    way = Procedure(second_look=45, keep_maps=True)
-    (person,) = Estimator(UprightOnly(), spec, way).estimate(
-        picture_of(joints), box_of(joints)[None]
-    )
+    way = InferenceOptions(tta="upright=45", keep_maps=True)
+    (person,) = TopDown(UprightOnly(), spec, way).estimate(picture_of(joints), box_of(joints)[None])
     assert person.maps is not None and person.cells is not None
     cells = person.cells.to_crop(joints)
     peaks = [np.unravel_index(each.argmax(), each.shape) for each in person.maps[-1]]
@@ -161,16 +160,29 @@ def test_maps_of_a_second_look_lie_where_the_person_is(spec):
 def test_who_asks_for_a_second_look_that_cannot_be_is_told(spec):
     crossed = replace(spec, skeleton=Skeleton("arm", ("left_wrist",), (), ()), name="arm")
     for about, way, words in (
-        (crossed, Procedure(second_look=45), "without shoulders and hips"),
-        (spec, Procedure(second_look=45, compat="hrnet"), "with compat"),
-        (spec, Procedure(second_look=45, crop="picture-height"), "picture's height"),
+        (crossed, InferenceOptions(tta="upright=45"), "without shoulders and hips"),
+        (spec, InferenceOptions(tta="upright=45", compat="hrnet"), "with compat"),
+        (spec, InferenceOptions(tta="upright=45", crop="picture-height"), "picture's height"),
     ):
-        with pytest.raises(InputError, match=f"no second look .*{words}"):
-            Estimator(UprightOnly(), about, way)
+        with pytest.raises(InputError, match=f"no upright crop .*{words}"):
+            TopDown(UprightOnly(), about, way)
     with pytest.raises(InputError, match="write 0 to 180"):
-        Procedure(second_look=200)
-    assert str(Procedure(second_look=0)) == "second look never"
-    assert str(Procedure(second_look=30, flip=True)) == "flip test, second look from 30 degrees"
+        InferenceOptions(tta="upright=200")
+
+
+@pytest.mark.parametrize(
+    "text", ["none", "flip", "scales=0.8:1:1.25", "upright=30", "flip,scales=demo,upright=62.5"]
+)
+def test_an_augmentation_is_written_as_it_is_read(text):
+    assert str(TestTimeAugmentation.parse(text)) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["flop", "flip=1", "scales", "upright", "flip,flip", "upright=x", "upright=nan", ","]
+)
+def test_an_unknown_augmentation_is_refused(text):
+    with pytest.raises(InputError, match="tta"):
+        InferenceOptions(tta=text)
 
 
 def test_a_built_in_network_looks_twice_at_a_gymnast_turned_by_a_quarter(photo):
@@ -178,7 +190,7 @@ def test_a_built_in_network_looks_twice_at_a_gymnast_turned_by_a_quarter(photo):
     image = load_image(photo)
     height = len(image)
     usual = PoseEstimator("fast", precision="float32", cache="")
-    single = PoseEstimator("fast", precision="float32", cache="", second_look=0)
+    single = PoseEstimator("fast", precision="float32", cache="", tta="none")
     (box,) = (person.box for person in usual(image).people[:1])
     wanted = usual.estimate(image, box[None])[0]
     sure = wanted.scores > 0.3
@@ -196,6 +208,10 @@ def test_the_built_in_networks_look_twice_by_their_names():
     poses = {name for name in catalog.installed() if name != "person"}
     assert set(catalog.SECOND_LOOK) == poses
     for name in poses:
-        assert load_model(name, Settings(cache=""))[1].second_look == 60
+        assert load_model(name, InferenceOptions(cache=""))[1].second_look == 60
     path = catalog.weights_path("fast")
-    assert load_model(path, Settings(cache=""))[1].second_look == read_spec(path).second_look == 0
+    assert (
+        load_model(path, InferenceOptions(cache=""))[1].second_look
+        == read_spec(path).second_look
+        == 0
+    )

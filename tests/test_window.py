@@ -182,7 +182,7 @@ def test_on_demand(opened, data: Path) -> None:
 
 def test_a_source_is_lost_and_comes_back(opened, tmp_path: Path) -> None:
     with mjpeg(30) as feed:
-        window = opened(source=feed.url.replace("//", "//me:secret@"), person="none", record=True)
+        window = opened(source=feed.url.replace("//", "//me:secret@"), detector="none", record=True)
         wait_for(lambda: window.session.recording and results(window) > 5)
         feed.stalled.set()
         wait_for(lambda: "lost: " in window.trouble.text() and window.trouble.isVisible(), 20)
@@ -201,7 +201,7 @@ def test_a_source_is_lost_and_comes_back(opened, tmp_path: Path) -> None:
 
 def test_a_file_that_ends_finishes_its_recording_and_plays_again(opened, tmp_path: Path) -> None:
     path = video(tmp_path / "a.b.mp4", np.arange(20) / 10)
-    window = opened(source=str(path), person="none", record=True)
+    window = opened(source=str(path), detector="none", record=True)
     wait_for(lambda: "recorded" in window.session.said)
     wait_for(lambda: "ended" in window.live_line.text())
     wait_for(lambda: not window.buttons["record"].isChecked())
@@ -214,7 +214,7 @@ def test_a_file_that_ends_finishes_its_recording_and_plays_again(opened, tmp_pat
 
 def test_another_source_and_other_networks_begin_another_recording(opened, tmp_path: Path) -> None:
     with mjpeg(30) as feed, mjpeg(30) as other:
-        window = opened(source=feed.url, person="none")
+        window = opened(source=feed.url, detector="none")
         wait_for(lambda: window.result_pane.picture is not None)
         QTest.keyClick(window, Qt.Key.Key_R)
         for changes in ({"precision": "float32"}, {"source": other.url}, {"smooth": "none"}):

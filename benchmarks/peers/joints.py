@@ -21,7 +21,7 @@ from humanpose.evaluate.metrics.pck import LIMB_JOINTS
 from humanpose.evaluate.predictions import Matched, match, read_predictions
 from humanpose.evaluate.run import is_share, judge
 from humanpose.evaluate.scores import Rules, Truth, estimated
-from humanpose.infer.topdown import Estimator
+from humanpose.infer.topdown import TopDown
 from humanpose.types import Sample
 
 PART = "Joints, boxes given"
@@ -62,7 +62,7 @@ def contenders(
     here: dict[str, Any] = {}
     gone = []
     for label, network, spec in ours.loaded("pose"):
-        here[label] = Estimator(network, spec)
+        here[label] = TopDown(network, spec)
     for label, (file, make) in PEERS.items():
         try:
             here[label] = make(weights / file)

@@ -17,7 +17,7 @@ from humanpose.errors import FormatError, InputError
 from humanpose.geometry import crop_of_box
 from humanpose.images import load_image
 from humanpose.infer.detector import Detector
-from humanpose.infer.topdown import Estimator
+from humanpose.infer.topdown import TopDown
 from humanpose.skeleton import COCO17
 from humanpose.spec import ModelSpec
 from humanpose.types import F32, U8, Person
@@ -83,13 +83,13 @@ class _SimplePose:
         return {"maps": np.concatenate([self._model(blob[None])[0] for blob in blobs])}
 
 
-def simple_pose(path: Path) -> Estimator:
+def simple_pose(path: Path) -> TopDown:
     """Ultralight-SimplePose (GluonCV): the box grown by 1.25, arg-max and a quarter cell."""
     spec = ModelSpec(
         "simplepose", "pose", "", {}, COCO17, (192, 256),
         pad=(0, 0, 0), grid="corner", decode="quarter",
     )  # fmt: skip
-    return Estimator(_SimplePose(path), spec)
+    return TopDown(_SimplePose(path), spec)
 
 
 class _Yolox:

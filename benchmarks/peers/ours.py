@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from humanpose.api import load_model, load_person
+from humanpose.api import load_detector, load_model
 from humanpose.infer import catalog
-from humanpose.infer.runtime import Runtime, Settings, read_spec
+from humanpose.infer.options import InferenceOptions
+from humanpose.infer.runtime import Runtime, read_spec
 from humanpose.spec import ModelSpec
 
 
@@ -20,7 +21,7 @@ def loaded(task: str) -> Iterator[tuple[str, Runtime, ModelSpec]]:
     for name in named(task):
         seen = set()
         for wanted in ("float32", "auto"):
-            runtime, spec, _ = load_model(name, Settings(precision=wanted))
+            runtime, spec, _ = load_model(name, InferenceOptions(precision=wanted))
             if runtime.precision not in seen:
                 seen.add(runtime.precision)
                 yield f"**{name}**, {runtime.precision}", runtime, spec
@@ -29,5 +30,5 @@ def loaded(task: str) -> Iterator[tuple[str, Runtime, ModelSpec]]:
 def beside() -> Iterator[tuple[str, Runtime, ModelSpec]]:
     """The person network at the sides that it has beside some of the pose networks, likewise."""
     for name, side in catalog.PERSON_SIZES.items():
-        runtime, spec, _ = load_person("person", Settings(precision="float32"), beside=name)
+        runtime, spec, _ = load_detector(InferenceOptions(model=name, precision="float32"))
         yield f"**person** at {side} (beside `{name}`), {runtime.precision}", runtime, spec

@@ -17,13 +17,13 @@ from humanpose.images import load_image
 from humanpose.infer import catalog, runtime, smooth
 from humanpose.infer.detector import Detector
 from humanpose.infer.hands import HandFinder
+from humanpose.infer.options import InferenceOptions
 from humanpose.infer.profile import SMOOTHING, TRACKING, WAITING, Profile, phase, timed
 from humanpose.infer.smooth import Smoothing
 from humanpose.infer.stream import Source
 from humanpose.infer.stream import results as results_of
-from humanpose.infer.topdown import Estimator
+from humanpose.infer.topdown import TopDown
 from humanpose.infer.track import TrackingOptions, VideoTracker
-from humanpose.infer.tta import Procedure
 from humanpose.media.sources import open_source
 from humanpose.skeleton import Skeleton
 from humanpose.spec import ModelSpec
@@ -45,27 +45,11 @@ class PoseEstimator:
         (19, 2)
 
     Args:
-        model: built-in pose weights by name, or a file (.onnx; .safetensors with [train]).
-        person: likewise for the detector; None = one person who fills the picture.
-        runtime: "openvino", "onnxruntime" or "auto".
-        precision: "float32", "bf16", "int8" or "auto" (INT8 where the network comes with it and
-            the CPU is x86-64, else bf16 where the CPU computes in it).
-        device: "cpu", or what the runtime offers.
-        threads: of one network call; None = all physical cores.
-        cache: folder of compiled models; None = the user's cache folder, "" = none.
-        hands: a hand network, by file; its 21 joints of every hand go to `Frame.hands`.
-        person_score: least score of a detected person; None = the detector's own.
-        max_people: keep at most this many people of a picture, best first.
-        size: height of the pose network's input, pixels, and of a CPM person network's (the box
-            size); None = the network's own.
-        person_size: side of the square that the person network sees the picture in, pixels; None =
-            its own, but 224 beside the built-in `fast`.
-        flip: average with the mirrored crop: more accurate, twice the time.
-        scales, crop, decode, compat: see `infer.tta.Procedure`. `crop` defaults to
-            "picture-height" where the person network gives places without sizes (CPM's).
-        keep_maps: give every person the heat maps of all stages the network file has.
-        second_look: see `infer.tta.Procedure`.
+        model: pose weights: a built-in name or a file (.onnx; .safetensors with [train]).
+        options: how networks run; the defaults if not given.
         profile: told where the time goes (`infer.profile`).
+        changes: fields of `InferenceOptions` that replace those of `options`: detector, device,
+            size, tta and so on; `infer/options.py` has the list.
 
     Raises:
         InputError, FormatError, DeviceError: if a model cannot be had or run as asked.
@@ -73,46 +57,34 @@ class PoseEstimator:
 
     def __init__(
         self,
-        model: str | Path = "balanced",
+        model: str | Path | None = None,
         *,
-        person: str | Path | None = "person",
-        runtime: str = "auto",
-        precision: str = "auto",
-        device: str = "cpu",
-        threads: int | None = None,
-        cache: str | None = None,
-        person_score: float | None = None,
-        max_people: int | None = None,
-        size: int | None = None,
-        person_size: int | None = None,
-        flip: bool = False,
-        scales: str = "",
-        crop: str = "",
-        decode: str = "",
-        compat: str = "",
-        keep_maps: bool = False,
-        second_look: float | None = None,
-        hands: str | Path | None = None,
+        options: InferenceOptions | None = None,
         profile: Profile | None = None,
+        **changes: Any,
     ) -> None:
-        settings = _settings(runtime, precision, device, threads, cache)
+        if model is not None:
+            changes["model"] = model
+        options = dataclasses.replace(options or InferenceOptions(), **changes)
         self._profile = profile
         self._models: list[dict[str, Any]] = []
-        loaded, spec = self._noted(load_model(model, settings, size))
+        loaded, spec = self._noted(load_model(options.model, options, options.size))
         self._detector = None
-        if person is not None:
-            sizes = {"size": size, "person_size": person_size}
-            finder, found = self._noted(load_person(person, settings, beside=model, **sizes))
-            self._detector = Detector(finder, found, threshold=person_score, profile=profile)
+        crop = options.crop
+        if options.detector not in (None, "none"):
+            finder, found = self._noted(load_detector(options))
+            self._detector = Detector(
+                finder, found, threshold=options.detector_score, profile=profile
+            )
             if found.decode == "peaks":
                 crop = crop or "picture-height"
-        procedure = Procedure(flip, scales, crop, decode, keep_maps, compat, second_look)
-        self._estimator = Estimator(loaded, spec, procedure, profile)
+        applied = dataclasses.replace(options, crop=crop)
+        self._estimator = TopDown(loaded, spec, applied, profile)
         self._hands = None
-        if hands is not None:
-            hand_net = self._noted(load_model(hands, settings, helper=True))
-            self._hands = HandFinder(Estimator(*hand_net, profile=profile))
-        self._max_people = max_people
+        if options.hands is not None:
+            hand_net = self._noted(load_model(options.hands, options, helper=True))
+            self._hands = HandFinder(TopDown(*hand_net, profile=profile))
+        self._max_people = options.max_people
 
     @property
     def skeleton(self) -> Skeleton:
@@ -231,7 +203,7 @@ class PoseEstimator:
 
 def load_model(
     model: str | Path,
-    settings: runtime.Settings,
+    options: InferenceOptions = InferenceOptions(),
     size: runtime.Size = None,
     *,
     helper: bool = False,
@@ -240,54 +212,32 @@ def load_model(
 
     Args:
         model: name or file.
-        settings: where and how to run.
+        options: runtime, precision, device, threads and cache of them.
         size: height of the input of a pose network or of CPM's person network, pixels (other
             detectors keep theirs), or its width and height; None = the network's own.
-        helper: it works beside the network that `settings` are about: "int8" means "auto" where
+        helper: it works beside the network that `options` are about: "int8" means "auto" where
             it has no INT8 form.
     """
-    path = runtime.chosen(catalog.weights_path(str(model)), settings)
-    if helper and settings.precision == "int8" and not runtime.is_int8(path):
-        settings = dataclasses.replace(settings, precision="auto")
+    path = runtime.chosen(catalog.weights_path(str(model)), options)
+    if helper and options.precision == "int8" and not runtime.is_int8(path):
+        options = dataclasses.replace(options, precision="auto")
     load = _load_torch if path.suffix == ".safetensors" else runtime.load
-    loaded, spec = load(path, settings, size)
+    loaded, spec = load(path, options, size)
     own = catalog.SECOND_LOOK.get(str(model), spec.second_look)
     return loaded, dataclasses.replace(spec, second_look=own), path
 
 
-def load_person(
-    person: str | Path,
-    settings: runtime.Settings,
-    *,
-    beside: str | Path,
-    size: int | None = None,
-    person_size: int | None = None,
-) -> Network:
-    """A person network, ready to run.
-
-    Args:
-        person: name or file.
-        settings: of the pose network; "int8" means "auto" where this one has no such form.
-        beside: the pose network, name or file.
-        size: as of `PoseEstimator`.
-        person_size: likewise.
-    """
-    if person_size is None and person == "person":
-        person_size = catalog.PERSON_SIZES.get(str(beside))
-    wanted = size if person_size is None else (person_size, person_size)
-    return load_model(person, settings, wanted, helper=True)
-
-
-def _settings(
-    backend: str, precision: str, device: str, threads: int | None, cache: str | None
-) -> runtime.Settings:
-    if threads is not None and threads < 1:
-        raise InputError(f"threads must be at least 1, not {threads}")
-    return runtime.Settings(backend, precision, device, threads, cache)
+def load_detector(options: InferenceOptions) -> Network:
+    """The detector of `options`, ready to run beside their pose network."""
+    side = options.detector_size
+    if side is None and options.detector == "person":
+        side = catalog.PERSON_SIZES.get(str(options.model))
+    size = options.size if side is None else (side, side)
+    return load_model(str(options.detector), options, size, helper=True)
 
 
 def _load_torch(
-    path: Path, settings: runtime.Settings, size: runtime.Size
+    path: Path, options: InferenceOptions, size: runtime.Size
 ) -> tuple[runtime.Runtime, ModelSpec]:
     try:
         import torch
@@ -296,19 +246,18 @@ def _load_torch(
         from humanpose.nets.torch_runtime import TorchRuntime
     except ImportError as error:
         raise MissingExtraError("torch", "train") from error
-    runtime.check(settings)
-    if settings.backend != "auto":
+    if options.runtime != "auto":
         raise InputError(
-            f"runtime {settings.backend}: torch runs {path.name}; humanpose export makes an ONNX "
+            f"runtime {options.runtime}: torch runs {path.name}; humanpose export makes an ONNX "
             "file of it"
         )
-    if settings.precision == "int8":
+    if options.precision == "int8":
         raise InputError(f"precision int8: {path.name} has to be quantised, by humanpose export")
-    if settings.device != "cpu" and not (settings.device == "cuda" and torch.cuda.is_available()):
-        raise DeviceError(f"device {settings.device!r}: torch, which runs {path.name}, sees none")
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    if options.device != "cpu" and not (options.device == "cuda" and torch.cuda.is_available()):
+        raise DeviceError(f"device {options.device!r}: torch, which runs {path.name}, sees none")
+    if options.threads:
+        torch.set_num_threads(options.threads)
     net, spec = load_net(path)
-    precision = "float32" if settings.precision == "auto" else settings.precision
-    loaded = TorchRuntime(net.to(settings.device), spec, precision=precision)
+    precision = "float32" if options.precision == "auto" else options.precision
+    loaded = TorchRuntime(net.to(options.device), spec, precision=precision)
     return loaded, runtime.sized(spec, size, path)

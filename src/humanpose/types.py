@@ -7,7 +7,7 @@ A missing joint is NaN with score 0. Pictures are RGB uint8 (H, W, 3). Times are
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from humanpose.errors import InputError
 from humanpose.skeleton import COCO17, Skeleton
 
 F32 = NDArray[np.float32]
@@ -23,6 +24,31 @@ U8 = NDArray[np.uint8]
 
 _LEAST = 2.0**-6  # scale of a crop below which nothing more is averaged
 _BLURRED_FROM = 1.5  # what is left to shrink; the person network sees people in texture else
+
+
+def option(default: Any, text: str, **limits: Any) -> Any:
+    """A field of an options class.
+
+    Args:
+        default: its value where none is given.
+        text: help.
+        limits: "min", "max" or "choices", which `check_options` holds; "metavar" for the help.
+    """
+    return field(default=default, metadata={"help": text, **limits})
+
+
+def check_options(options: Any) -> None:
+    """Raise an InputError if a field of `options`, a dataclass, is outside its limits."""
+    for each in fields(options):
+        value, limits = getattr(options, each.name), each.metadata
+        choices = limits.get("choices", (value,))
+        if value not in choices:
+            known = ", ".join(choice for choice in choices if choice)
+            raise InputError(f"{each.name} {value!r} is not one of {known}")
+        for word, sign in (("least", 1), ("most", -1)):
+            limit = limits.get("min" if sign > 0 else "max")
+            if value is not None and limit is not None and not sign * value >= sign * limit:
+                raise InputError(f"{each.name} must be at {word} {limit}, not {value}")
 
 
 def _brief(value: object) -> str:

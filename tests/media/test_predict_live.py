@@ -67,7 +67,7 @@ def test_a_stream_is_recorded_until_a_signal(tmp_path: Path, number: int, code: 
 
 def test_a_stream_is_ended_by_frames_seconds_or_retries(cli, tmp_path: Path) -> None:
     with mjpeg(30) as feed:
-        options = ("--save", "jsonl", "--person", "none", "-o", tmp_path, "--force")
+        options = ("--save", "jsonl", "--detector", "none", "-o", tmp_path, "--force")
         code, said, error = cli("predict", feed.url, *options, "--frames", "7")
         assert (code, error) == (0, "") and "7 frames" in said
         (path,) = tmp_path.glob("*.jsonl")
@@ -91,7 +91,7 @@ def test_a_camera_that_is_not_there_is_one_line(cli, tmp_path: Path) -> None:
 
 def test_frames_and_seconds_limit_files_too(cli, data: Path, tmp_path: Path) -> None:
     video = data / "videos" / "dance.mp4"
-    options = ("--save", "jsonl", "--person", "none", "-o", tmp_path, "--force")
+    options = ("--save", "jsonl", "--detector", "none", "-o", tmp_path, "--force")
     for limit, count in ((("--frames", "4"), 4), (("--seconds", "0.1"), 3)):
         code, _, error = cli("predict", video, *options, *limit)
         assert (code, error) == (0, "") and len(frames_of(tmp_path / "dance.jsonl")) == count
@@ -116,7 +116,7 @@ def test_numbered_pictures_are_a_video(cli, tmp_path: Path) -> None:
 def test_python_streams_them_too(tmp_path: Path) -> None:
     for i in range(3):
         save_image(tmp_path / f"{i}.png", np.full((48, 64, 3), 50 * i, np.uint8))
-    frames = list(PoseEstimator(person=None).stream(tmp_path / "%d.png"))
+    frames = list(PoseEstimator(detector=None).stream(tmp_path / "%d.png"))
     assert [(f.index, f.name, len(f.people)) for f in frames] == [
         (i, f"{i}.png", 1) for i in range(3)
     ]

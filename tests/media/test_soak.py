@@ -36,7 +36,7 @@ class Detector:
         boxes = np.array([[4, 5, 20, 40], [34, 5, 20, 40]], np.float32)
         return boxes, np.array([0.9, 0.8], np.float32)
 
-class Estimator:
+class TopDown:
     spec = SimpleNamespace(skeleton=BODY19)
     calls = 0
     def estimate(self, image, boxes, scores):
@@ -52,7 +52,7 @@ class Estimator:
 
 class Whole(PoseEstimator):
     def __init__(self):
-        self._detector, self._estimator = Detector(), Estimator()
+        self._detector, self._estimator = Detector(), TopDown()
         self._models, self._max_people = [], None
 
 kinds = "video,jsonl,csv,json,coco,trc"

@@ -20,7 +20,7 @@ def bench(
         str,
         typer.Option(metavar="LIST", help="Pose weights, MODEL or MODEL+PERSON, comma-separated."),
     ] = "balanced",
-    person: Annotated[
+    detector: Annotated[
         str, typer.Option(help="Person weights of the models that name none; or 'none'.")
     ] = "person",
     sizes: Annotated[
@@ -72,7 +72,7 @@ def bench(
     wanted = plan.combinations(
         plan.Axes(
             _list(models),
-            person,
+            detector,
             _numbers("sizes", sizes),
             _list(runtimes),
             _list(precisions),

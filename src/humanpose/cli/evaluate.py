@@ -67,19 +67,13 @@ def evaluate(
     precision: Annotated[
         str, typer.Option(help="float32 (the reference of every score), bf16, int8 or auto.")
     ] = "float32",
-    flip: Annotated[
-        bool, typer.Option("--flip", help="Flip test: average with the mirrored crop.")
-    ] = False,
-    second_look: Annotated[
-        float | None,
-        typer.Option(min=0, max=180, metavar="DEGREES", help="As of predict; 0: one look."),
+    tta: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Test-time augmentation, as of predict; none: none."),
     ] = None,
     size: Annotated[
         int | None, typer.Option(min=8, help="Height of a pose network's input, pixels.")
     ] = None,
-    scales: Annotated[
-        str, typer.Option(metavar="LIST", help="As of predict: 0.8,1,1.25, benchmark or demo.")
-    ] = "",
     crop: Annotated[
         str, typer.Option(metavar="RULE", help="As of predict: box or picture-height.")
     ] = "",
@@ -112,8 +106,7 @@ def evaluate(
     from humanpose.errors import InputError
     from humanpose.evaluate import candidates as loading
     from humanpose.evaluate.scores import Rules
-    from humanpose.infer.runtime import Settings
-    from humanpose.infer.tta import Procedure
+    from humanpose.infer.options import InferenceOptions
 
     if form not in ("report", "mpii-submission"):
         raise InputError(f"format {form!r} is neither report nor mpii-submission")
@@ -122,12 +115,19 @@ def evaluate(
         from humanpose.evaluate import report
 
         report.prepare(output, force=force, with_plots=plots)
-    settings = Settings(runtime, precision)
-    procedure = Procedure(flip, scales, crop, decode, compat=net_compat, second_look=second_look)
+    options = InferenceOptions(
+        runtime=runtime,
+        precision=precision,
+        size=size,
+        tta=tta,
+        crop=crop,
+        decode=decode,
+        compat=net_compat,
+    )
     sets, found = loading.read_all(data, entries, split, rules)
     for entry in dict.fromkeys(entries):
         if entry not in found:
-            found[entry] = loading.load_network(entry, settings, size, procedure)
+            found[entry] = loading.load_network(entry, options)
     candidates = loading.labelled(entries, found)
     for label, candidate in candidates.items():
         typer.echo(_introduced(label, candidate))
@@ -149,7 +149,7 @@ def _introduced(label: str, candidate: Candidate) -> str:
     about = candidate.about
     if candidate.network is None:
         return f"{label}: {about['file']}"
-    way = f", {candidate.procedure}" if str(candidate.procedure) else ""
+    way = f", {about['procedure']}" if about["procedure"] else ""
     return f"{label} ({about['runtime']}, {about['precision']}{way})"
 
 

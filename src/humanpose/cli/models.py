@@ -8,7 +8,8 @@ import typer
 def models() -> None:
     """List the networks inside the package, with licence and scores."""
     from humanpose.infer import catalog
-    from humanpose.infer.runtime import Settings, chosen, read_spec
+    from humanpose.infer.options import InferenceOptions
+    from humanpose.infer.runtime import chosen, read_spec
 
     for name, path in catalog.installed().items():
         spec = read_spec(path)
@@ -26,7 +27,7 @@ def models() -> None:
             )
         for part, licence in spec.licences.items():
             typer.echo(f"  licence of {part}: {licence}")
-        small = chosen(path, Settings(precision="int8"))
+        small = chosen(path, InferenceOptions(precision="int8"))
         in_int8 = read_spec(small).scores if small != path else {}
         for rule, value in spec.scores.items():
             also = f", int8 {in_int8[rule]:.4f}" if rule in in_int8 else ""
@@ -42,7 +43,8 @@ def info() -> None:
     from humanpose import __version__
     from humanpose.api import load_model
     from humanpose.infer import catalog
-    from humanpose.infer.runtime import Settings, cache_folder
+    from humanpose.infer.options import InferenceOptions
+    from humanpose.infer.runtime import cache_folder
 
     typer.echo(
         f"humanpose {__version__}, Python {platform.python_version()}, {platform.platform()}"
@@ -59,7 +61,7 @@ def info() -> None:
             f"warning: {' and '.join(owners)} both own cv2/; run: "
             f"pip uninstall -y {' '.join(owners)} && pip install opencv-python-headless"
         )
-    typer.echo(f"cache of compiled models: {cache_folder(Settings()) or 'off'}")
+    typer.echo(f"cache of compiled models: {cache_folder(InferenceOptions()) or 'off'}")
     for name in catalog.installed():
-        loaded = load_model(name, Settings())[0]
+        loaded = load_model(name, InferenceOptions())[0]
         typer.echo(f"{name}: auto runs it on {loaded.name} in {loaded.precision}")

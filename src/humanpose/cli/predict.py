@@ -35,10 +35,10 @@ def predict(
     model: Annotated[
         str, typer.Option(help="Pose weights: a built-in name or a file.")
     ] = "balanced",
-    person: Annotated[
+    detector: Annotated[
         str,
         typer.Option(
-            help="Person weights: a built-in name, a file, or 'none' (one person fills it)."
+            help="Detector weights: a built-in name, a file, or 'none' (one person fills it)."
         ),
     ] = "person",
     hands: Annotated[
@@ -54,7 +54,7 @@ def predict(
         int | None,
         typer.Option(min=1, help="CPU threads of a network call; physical cores if not given."),
     ] = None,
-    person_score: Annotated[
+    detector_score: Annotated[
         float | None,
         typer.Option(min=0, max=1, help="Least score of a person; the model's own if not given."),
     ] = None,
@@ -82,40 +82,28 @@ def predict(
             min=8, help="Height of the pose network's input (CPM's box size); its own if not given."
         ),
     ] = None,
-    person_size: Annotated[
+    detector_size: Annotated[
         int | None,
         typer.Option(
             min=8,
-            help="Side of the square that the person network sees the picture in; its own if not "
+            help="Side of the square that the detector sees the picture in; its own if not "
             "given, but 224 beside --model fast.",
         ),
     ] = None,
-    flip: Annotated[
-        bool, typer.Option("--flip", help="Average with the mirrored crop: better, twice the time.")
-    ] = False,
-    second_look: Annotated[
-        float | None,
-        typer.Option(
-            metavar="DEGREES",
-            min=0,
-            max=180,
-            help="Look again, in a crop turned upright, at people so far from upright; 0: never. "
-            "Default: the network's own (60 of the built-in ones).",
-        ),
-    ] = None,
-    scales: Annotated[
-        str,
+    tta: Annotated[
+        str | None,
         typer.Option(
             metavar="LIST",
-            help="Average over crops of several scales: 0.8,1,1.25; benchmark or demo (CPM's).",
+            help="Test-time augmentation: flip, scales=0.8:1:1.25 (or benchmark, demo), "
+            "upright=DEGREES, comma-separated, or none. Default: the network's own.",
         ),
-    ] = "",
+    ] = None,
     crop: Annotated[
         str,
         typer.Option(
             metavar="RULE",
             help="Scale of a crop: box, or picture-height (the CPM release's). Default: the "
-            "network's; picture-height with CPM's person network, which knows no sizes.",
+            "network's; picture-height with CPM's detector, which knows no sizes.",
         ),
     ] = "",
     decode: Annotated[
@@ -202,19 +190,17 @@ def predict(
     counted = Profile() if profile else None
     estimator = PoseEstimator(
         model,
-        person=None if person == "none" else person,
+        detector=detector,
         runtime=runtime,
         precision=precision,
         device=device,
         threads=threads,
         cache=cache,
-        person_score=person_score,
+        detector_score=detector_score,
         max_people=max_people,
         size=size,
-        person_size=person_size,
-        flip=flip,
-        second_look=second_look,
-        scales=scales,
+        detector_size=detector_size,
+        tta=tta,
         crop=crop,
         decode=decode,
         compat=compat,

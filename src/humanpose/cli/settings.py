@@ -27,17 +27,16 @@ class Settings(BaseModel):
     retries: int | None = Field(None, ge=0)
 
     model: str = "balanced"
-    person: str = Field("person", description='"none": one person fills the picture')
+    detector: str = Field("person", description='"none": one person fills the picture')
     size: int | None = Field(None, ge=8)
-    person_size: int | None = Field(None, ge=8)
+    detector_size: int | None = Field(None, ge=8)
     precision: Literal["auto", "float32", "bf16", "int8"] = "auto"
     runtime: Literal["auto", "openvino", "onnxruntime"] = "auto"
     device: str = "cpu"
     threads: int | None = Field(None, ge=1)
-    person_score: float | None = Field(None, ge=0, le=1)
+    detector_score: float | None = Field(None, ge=0, le=1)
     max_people: int | None = Field(None, ge=1)
-    flip: bool = False
-    second_look: float | None = Field(None, ge=0, le=180)
+    tta: str | None = None
 
     smooth: Literal["none", "kalman", "one-euro"] = "kalman"
     detect_every: int = Field(1, ge=1)
@@ -166,7 +165,7 @@ def _old_source(old: dict[str, Any], new: dict[str, Any], notes: list[str]) -> s
 
 
 def _old_networks(old: dict[str, Any], new: dict[str, Any], notes: list[str]) -> set[str]:
-    """Set `model`, `person` and `size`; gives the keys that have been dealt with."""
+    """Set `model`, `detector` and `size`; gives the keys that have been dealt with."""
     frameworks = {key: v for key, v in old.items() if key.lower().endswith("framework")}
     names = {"cpm_caffe": "caffe", "cpm_tf": "tf", "tensorflow": "tf"}
     used = set(frameworks)
@@ -174,7 +173,7 @@ def _old_networks(old: dict[str, Any], new: dict[str, Any], notes: list[str]) ->
         groups = key.lower().split(".")
         if any(group.endswith("_models") for group in groups[:-1]):
             used.add(key)
-    for role, word, usual in (("model", "pose", "balanced"), ("person", "human", "person")):
+    for role, word, usual in (("model", "pose", "balanced"), ("detector", "human", "person")):
         chosen = next((str(v) for k, v in frameworks.items() if word in k.lower()), "")
         chosen = chosen or next((str(v) for k, v in frameworks.items() if k == "Framework"), "")
         chosen = names.get(chosen, chosen)

@@ -17,11 +17,12 @@ from humanpose.evaluate.run import FLOOR, Result, floor, judge
 from humanpose.evaluate.scores import Progress, Rules, Truth, estimated, person_scores
 from humanpose.evaluate.unscored import Unscored, read_unscored
 from humanpose.files import sha256
-from humanpose.infer.tta import Procedure
+from humanpose.infer.options import InferenceOptions
 from humanpose.types import Sample, Score
 
 if TYPE_CHECKING:
-    from humanpose.infer.runtime import Runtime, Settings
+    from humanpose.infer.options import InferenceOptions
+    from humanpose.infer.runtime import Runtime
     from humanpose.spec import ModelSpec
 
 
@@ -55,14 +56,14 @@ class Candidate:
         about: what a report says of it.
         predictions: of the file, or None.
         network: loaded, or None.
-        procedure: how the network is applied to a box.
+        options: how the network is applied to a box.
     """
 
     label: str
     about: dict[str, Any]
     predictions: Predictions | None = None
     network: tuple[Runtime, ModelSpec] | None = None
-    procedure: Procedure = field(default_factory=Procedure)
+    options: InferenceOptions = field(default_factory=InferenceOptions)
 
 
 def is_file_of_predictions(entry: str) -> bool:
@@ -102,13 +103,12 @@ def _read_set(name: str, path: Path, split: str, rules: Rules) -> DataSet:
     return DataSet(name, path, split, part_of(whole, split, name), whole, rest)
 
 
-def load_network(
-    entry: str, settings: Settings, size: int | None, procedure: Procedure
-) -> Candidate:
-    """The candidate `entry`, a network by built-in name or file, at input height `size`."""
+def load_network(entry: str, options: InferenceOptions) -> Candidate:
+    """The candidate `entry`, a network by built-in name or file, to be applied with `options`."""
     from humanpose.api import load_model
 
-    loaded, spec, path = load_model(entry, settings, size)
+    loaded, spec, path = load_model(entry, options, options.size)
+    changed = {name: getattr(options, name) for name in ("tta", "crop", "decode", "compat")}
     about = {
         "model": spec.name,
         "file": str(path),
@@ -116,9 +116,9 @@ def load_network(
         "runtime": loaded.name,
         "precision": loaded.precision,
         "input": list(spec.input),
-        "procedure": str(procedure),
+        "procedure": ", ".join(f"{name} {value}" for name, value in changed.items() if value),
     }
-    return Candidate(spec.name, about, network=(loaded, spec), procedure=procedure)
+    return Candidate(spec.name, about, network=(loaded, spec), options=options)
 
 
 def labelled(entries: Sequence[str], candidates: dict[str, Candidate]) -> dict[str, Candidate]:
@@ -181,10 +181,10 @@ def matched_on(data: DataSet, candidate: Candidate, progress: Progress[Any] = it
     """The candidate's joints of each person; a network gets the annotated boxes."""
     if candidate.predictions is not None:
         return match(candidate.predictions, data.samples, data.whole)
-    from humanpose.infer.topdown import Estimator
+    from humanpose.infer.topdown import TopDown
 
     assert candidate.network is not None
-    estimator = Estimator(*candidate.network, candidate.procedure)
+    estimator = TopDown(*candidate.network, candidate.options)
     return estimated(estimator, data.samples, progress=progress)
 
 

@@ -22,7 +22,7 @@ from humanpose.evaluate.predictions import Matched, Predictions, boxes_of, in_sk
 from humanpose.evaluate.unscored import Unscored
 from humanpose.images import load_image
 from humanpose.infer.detector import Detector
-from humanpose.infer.topdown import Estimator
+from humanpose.infer.topdown import TopDown
 from humanpose.skeleton import COCO17, MPII16, Skeleton, convert, joint_map
 from humanpose.types import F32, F64, Sample, Score
 
@@ -131,7 +131,7 @@ class Rules:
 
 
 def estimated(
-    estimator: Estimator, samples: Sequence[Sample], *, progress: Progress[Path] = iter
+    estimator: TopDown, samples: Sequence[Sample], *, progress: Progress[Path] = iter
 ) -> Matched:
     """What a pose network says of each sample, given its annotated box.
 
@@ -165,7 +165,7 @@ def estimated(
 
 
 def pose_scores(
-    estimator: Estimator, samples: Sequence[Sample], *, progress: Progress[Path] = iter
+    estimator: TopDown, samples: Sequence[Sample], *, progress: Progress[Path] = iter
 ) -> list[Score]:
     """The one score of a data set's own custom, on joints the network and the set both know.
 

@@ -20,7 +20,7 @@ from humanpose.geometry import box_of_picture
 from humanpose.images import load_image
 from humanpose.infer.detector import Detector
 from humanpose.infer.runtime import Runtime
-from humanpose.infer.topdown import Estimator
+from humanpose.infer.topdown import TopDown
 from humanpose.media.sources import find_inputs
 from humanpose.spec import ModelSpec
 from humanpose.types import F32, U8, Sample
@@ -89,7 +89,7 @@ class Gate:
             if spec.task == "person":
                 self._look(recorder, evenly(_paths(part), share))
             else:
-                pose_scores(Estimator(recorder, spec), evenly(part, share))
+                pose_scores(TopDown(recorder, spec), evenly(part, share))
         views = self._views(reference, evenly(examples.pictures, share))
         self.crops = [*recorder.crops, *(view[0] for view in views)]
         self._views_of = {"": views} if views else {}
@@ -121,7 +121,7 @@ class Gate:
             if self._spec.task == "person":
                 scores = person_scores(Detector(other, self._spec), pictures_of(part))
             else:
-                scores = pose_scores(Estimator(other, self._spec), part)
+                scores = pose_scores(TopDown(other, self._spec), part)
             found |= {f"{name} {score.rule}": score.value for score in scores}
         for where, views in self._views_of.items():
             rule = f"{where}agreement with float32: joints within {_NEAR:.0%} of the longer side"
@@ -134,7 +134,7 @@ class Gate:
             if self._spec.task == "person":
                 Detector(runtime, self._spec).detect(image)
             else:
-                Estimator(runtime, self._spec).estimate(image, box_of_picture(image))
+                TopDown(runtime, self._spec).estimate(image, box_of_picture(image))
 
     def _views(self, reference: Runtime, paths: Sequence[Path]) -> list[_View]:
         """Whole pictures as crops, and where the reference sees something in them."""

@@ -26,6 +26,7 @@ from humanpose.export.mirroring import mirroring
 from humanpose.export.quantise import nncf_module, quantised
 from humanpose.files import atomic_write
 from humanpose.infer import runtime
+from humanpose.infer.options import InferenceOptions
 from humanpose.nets.torch_runtime import ExportModule, TorchRuntime
 from humanpose.spec import METADATA_KEY, ModelSpec
 from humanpose.types import U8
@@ -170,7 +171,9 @@ def _lowered(draft: Path, graph: onnx.ModelProto, spec: ModelSpec, lower: Lower)
 
 
 def _loaded(path: Path, precision: str) -> runtime.Runtime:
-    return runtime.load(path, runtime.Settings("openvino", precision, cache=""))[0]
+    return runtime.load(path, InferenceOptions(runtime="openvino", precision=precision, cache=""))[
+        0
+    ]
 
 
 def _write(path: Path, graph: onnx.ModelProto, spec: ModelSpec) -> None:
@@ -248,7 +251,7 @@ def _ways(path: Path, spec: ModelSpec) -> list[runtime.Runtime]:
         if spec.precision == "int8" and precision == "bf16":  # the rest of an INT8 network
             continue
         try:
-            settings = runtime.Settings(backend, precision, cache="")
+            settings = InferenceOptions(runtime=backend, precision=precision, cache="")
             found.append(runtime.load(path, settings)[0])
         except HumanPoseError:  # not installed, or not on this CPU
             continue

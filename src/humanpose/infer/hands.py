@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from humanpose.errors import InputError
-from humanpose.infer.topdown import Estimator
+from humanpose.infer.topdown import TopDown
 from humanpose.types import F32, Frame, Hand, Person
 
 _LEAST_SCORE = 0.2  # of wrist and elbow: where they are not sure there is no hand to look at
@@ -22,7 +22,7 @@ class HandFinder:
         estimator: with a hand network.
     """
 
-    def __init__(self, estimator: Estimator) -> None:
+    def __init__(self, estimator: TopDown) -> None:
         if estimator.spec.task != "hand":
             raise InputError(f"model {estimator.spec.name!r} finds no hands")
         self._estimator = estimator

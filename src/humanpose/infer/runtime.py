@@ -6,18 +6,17 @@ import os
 import platform
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from humanpose.errors import DeviceError, FormatError, InputError, MissingExtraError
+from humanpose.infer.options import InferenceOptions
 from humanpose.spec import METADATA_KEY, ModelSpec
 from humanpose.types import F32, U8
 
-BACKENDS = ("auto", "openvino", "onnxruntime")
-PRECISIONS = ("auto", "float32", "bf16", "int8")
 Size = tuple[int, int] | int | None
 
 _X86 = platform.machine().lower() in ("x86_64", "amd64")
@@ -38,62 +37,31 @@ class Runtime(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Where and how to run.
-
-    Attributes:
-        backend: "openvino", "onnxruntime" or "auto" (OpenVINO).
-        precision: "float32" (the reference), "bf16", "int8", or "auto": the INT8 form of the
-            network where there is one and the CPU gains by it (see `chosen`), else bf16 where the
-            CPU computes in it, else float32. Of an INT8 file it is that of the layers that are not
-            quantised, for which "int8" means "auto".
-        device: "cpu", or OpenVINO's "gpu", "npu", or "cuda" with ONNX Runtime.
-        threads: of one call; None = all physical cores.
-        cache: folder of compiled models; None = the user's cache folder, "" = no cache.
-    """
-
-    backend: str = "auto"
-    precision: str = "auto"
-    device: str = "cpu"
-    threads: int | None = None
-    cache: str | None = None
-
-
 def load(
-    path: Path, settings: Settings = Settings(), size: Size = None
+    path: Path, options: InferenceOptions = InferenceOptions(), size: Size = None
 ) -> tuple[Runtime, ModelSpec]:
     """The network of an ONNX file made by `humanpose export`, ready to run at `spec.input`.
 
     Args:
         path: of the file.
-        settings: back-end, precision, device, threads.
+        options: runtime, precision, device, threads and cache of them.
         size: (width, height) of the input, or a height alone, to which the width follows;
             None = what the spec says. A network that sees the whole picture at one height
             (crop "picture-height") takes any width.
 
     Raises:
-        InputError: if there is no such file or an option is unknown.
+        InputError: if there is no such file.
         FormatError: if it is damaged or carries no ModelSpec.
         DeviceError: if the device or the precision is not here.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such model file")
-    check(settings)
-    if settings.backend == "onnxruntime":
-        return _load_onnxruntime(path, settings, size)
-    return _load_openvino(path, settings, size)
+    if options.runtime == "onnxruntime":
+        return _load_onnxruntime(path, options, size)
+    return _load_openvino(path, options, size)
 
 
-def check(settings: Settings) -> None:
-    """Raise an InputError if the back-end or the precision is none that there is."""
-    if settings.backend not in BACKENDS:
-        raise InputError(f"runtime {settings.backend!r} is not one of {', '.join(BACKENDS)}")
-    if settings.precision not in PRECISIONS:
-        raise InputError(f"precision {settings.precision!r} is not one of {', '.join(PRECISIONS)}")
-
-
-def chosen(path: Path, settings: Settings) -> Path:
+def chosen(path: Path, options: InferenceOptions) -> Path:
     """Of a network's two forms, NAME.onnx and NAME.int8.onnx beside it, that which to `load`.
 
     "int8" asks for the second. So does "auto" for OpenVINO on an x86-64 CPU, where it was measured
@@ -102,8 +70,8 @@ def chosen(path: Path, settings: Settings) -> Path:
     if path.suffix != ".onnx":
         return path
     small = path.with_name(f"{path.stem}.int8.onnx")
-    fast = settings.backend != "onnxruntime" and settings.device == "cpu" and _X86
-    wanted = settings.precision == "int8" or (settings.precision == "auto" and fast)
+    fast = options.runtime != "onnxruntime" and options.device == "cpu" and _X86
+    wanted = options.precision == "int8" or (options.precision == "auto" and fast)
     return small if wanted and small.is_file() else path
 
 
@@ -117,12 +85,12 @@ def read_spec(path: Path) -> ModelSpec:
     return _read_openvino(path)[1]
 
 
-def cache_folder(settings: Settings) -> Path | None:
+def cache_folder(options: InferenceOptions) -> Path | None:
     """Where compiled models are kept, or None if nothing can or shall be kept."""
-    if settings.cache == "":
+    if options.cache == "":
         return None
-    if settings.cache is not None:
-        folder = Path(settings.cache)
+    if options.cache is not None:
+        folder = Path(options.cache)
     else:
         import platformdirs
 
@@ -233,34 +201,34 @@ class _Call:
             return [np.array(each, np.float32) for each in found]
 
 
-def _load_openvino(path: Path, settings: Settings, size: Size) -> tuple[Runtime, ModelSpec]:
+def _load_openvino(path: Path, options: InferenceOptions, size: Size) -> tuple[Runtime, ModelSpec]:
     import openvino as ov
 
     core = ov.Core()
-    device = settings.device.upper()
+    device = options.device.upper()
     if device.split(".")[0] not in {name.split(".")[0] for name in core.available_devices}:
         there = ", ".join(name.lower() for name in core.available_devices)
-        raise DeviceError(f"device {settings.device!r} is not here; OpenVINO sees: {there}")
+        raise DeviceError(f"device {options.device!r} is not here; OpenVINO sees: {there}")
     model, spec = _read_openvino(path)
     # Compiling may add the names of tensors it folded into an output: take them before.
     names = [output.get_any_name() for output in model.outputs]
     spec = sized(spec, size, path)
-    precision = _openvino_precision(core, device, settings.precision)
-    label = _of_file(path, spec, settings.precision, precision)
-    options: dict[str, Any] = {
+    precision = _openvino_precision(core, device, options.precision)
+    label = _of_file(path, spec, options.precision, precision)
+    config: dict[str, Any] = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": {"float32": "f32", "bf16": "bf16"}[precision],
     }
-    if device == "CPU" and settings.threads:
-        options["INFERENCE_NUM_THREADS"] = settings.threads
-    folder = cache_folder(settings)
+    if device == "CPU" and options.threads:
+        config["INFERENCE_NUM_THREADS"] = options.threads
+    folder = cache_folder(options)
     if folder is not None:
-        options["CACHE_DIR"] = str(folder)
+        config["CACHE_DIR"] = str(folder)
 
     def compiled(shape: tuple[int, ...]) -> Any:
         try:
             model.reshape(list(shape))
-            return core.compile_model(model, device, options)
+            return core.compile_model(model, device, config)
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise DeviceError(
@@ -330,22 +298,24 @@ class _OnnxRuntime:
         return dict(zip(self._names, found, strict=True))
 
 
-def _load_onnxruntime(path: Path, settings: Settings, size: Size) -> tuple[Runtime, ModelSpec]:
+def _load_onnxruntime(
+    path: Path, options: InferenceOptions, size: Size
+) -> tuple[Runtime, ModelSpec]:
     try:
         import onnxruntime as ort
     except ImportError as error:
         raise MissingExtraError("onnxruntime", "onnxruntime") from error
-    if settings.precision == "bf16":
+    if options.precision == "bf16":
         raise DeviceError("precision bf16: ONNX Runtime computes in float32; use openvino or auto")
-    provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}.get(settings.device)
+    provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}.get(options.device)
     if provider not in ort.get_available_providers():
-        raise DeviceError(f"device {settings.device!r}: ONNX Runtime does not offer it here")
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    if settings.threads:
-        options.intra_op_num_threads = settings.threads
+        raise DeviceError(f"device {options.device!r}: ONNX Runtime does not offer it here")
+    session_options = ort.SessionOptions()
+    session_options.log_severity_level = 3
+    if options.threads:
+        session_options.intra_op_num_threads = options.threads
     try:
-        session = ort.InferenceSession(str(path), options, providers=[provider])
+        session = ort.InferenceSession(str(path), session_options, providers=[provider])
         text = session.get_modelmeta().custom_metadata_map[METADATA_KEY]
     except Exception as error:  # ONNX Runtime raises a dozen types of its own
         raise _unreadable(path) from error
@@ -353,4 +323,4 @@ def _load_onnxruntime(path: Path, settings: Settings, size: Size) -> tuple[Runti
     width = session.get_inputs()[0].shape[2]
     if isinstance(width, int) and width != spec.input[0]:
         raise InputError(f"{path.name}: another input size needs the openvino runtime")
-    return _OnnxRuntime(session, _of_file(path, spec, settings.precision, "float32")), spec
+    return _OnnxRuntime(session, _of_file(path, spec, options.precision, "float32")), spec

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,9 +11,10 @@ from numpy.typing import NDArray
 from humanpose import heatmap
 from humanpose.errors import InputError
 from humanpose.geometry import crop_around, crop_of_box, mirrored
+from humanpose.infer.options import InferenceOptions
 from humanpose.infer.profile import CROPS, MAPS, NETWORK, Profile, phase
 from humanpose.infer.runtime import Runtime
-from humanpose.infer.tta import Procedure, averaged, unflipped
+from humanpose.infer.tta import TestTimeAugmentation, merge_maps, unflipped
 from humanpose.infer.upright import tilts, torso_of, upright_crop
 from humanpose.spec import ModelSpec
 from humanpose.types import F32, U8, Crop, Person
@@ -21,13 +23,13 @@ from humanpose.types import F32, U8, Crop, Person
 _LARGEST_BATCH = 16
 
 
-class Estimator:
+class TopDown:
     """Joints of the people in given boxes.
 
     Args:
         runtime: the pose network.
         spec: its description; `input` is the size that `runtime` was loaded for.
-        procedure: how to apply it.
+        options: how to apply it: tta, crop, decode, compat, keep_maps.
         profile: told how long its parts take.
     """
 
@@ -35,21 +37,21 @@ class Estimator:
         self,
         runtime: Runtime,
         spec: ModelSpec,
-        procedure: Procedure = Procedure(),
+        options: InferenceOptions = InferenceOptions(),
         profile: Profile | None = None,
     ) -> None:
         if spec.task == "person":
             raise InputError(f"model {spec.name!r} finds people, not joints")
         self.runtime = runtime
         self.spec = spec
-        self.procedure = procedure
+        self.options = options
         self._profile = profile
-        matlab = procedure.compat == "matlab"
-        self._decode = "argmax" if matlab else procedure.decode or spec.decode
-        self._by_height = (procedure.crop or spec.crop) == "picture-height"
-        self._zooms = procedure.zooms(1.0 if self._by_height else spec.context)
+        matlab = options.compat == "matlab"
+        self._decode = "argmax" if matlab else options.decode or spec.decode
+        self._by_height = (options.crop or spec.crop) == "picture-height"
         self._torso = torso_of(spec.skeleton)
-        self._second_look = self._tilt_from()
+        self.tta = self._augmentation()
+        self._zooms = self.tta.zooms(1.0 if self._by_height else spec.context)
 
     def estimate(self, image: U8, boxes: F32, box_scores: F32 | None = None) -> tuple[Person, ...]:
         """One Person per box, in the order of `boxes`.
@@ -64,7 +66,7 @@ class Estimator:
         """
         boxes = _checked(boxes)
         sure = np.ones(len(boxes), np.float32) if box_scores is None else box_scores
-        looks = len(self._zooms) * (1 + self.procedure.flip)
+        looks = len(self._zooms) * (1 + self.tta.flip)
         at_once = max(1, _LARGEST_BATCH // looks)
         people: list[Person] = []
         for start in range(0, len(boxes), at_once):
@@ -79,9 +81,9 @@ class Estimator:
             crops = [self._crop(box, size, zoom) for box in boxes for zoom in self._zooms]
         maps, cells = self._merged(self._maps(image, crops), crops, boxes, size)
         joints, scores = read_maps(maps[:, -1], cells, self._decode)
-        if self._second_look:
+        if self.tta.upright:
             self._look_again(image, boxes, maps, cells, joints, scores)
-        keep = self.procedure.keep_maps
+        keep = self.options.keep_maps
         return [
             Person(
                 joints[i],
@@ -95,22 +97,25 @@ class Estimator:
             for i in range(len(boxes))
         ]
 
-    def _tilt_from(self) -> float:
-        """Degrees from upright from which a person is looked at twice; 0 = nobody is.
+    def _augmentation(self) -> TestTimeAugmentation:
+        """The augmentation that is asked for, else the network's own.
 
         Raises:
-            InputError: if that is asked for and cannot be told of this network's joints.
+            InputError: if an upright crop is asked for that this network cannot have.
         """
-        asked, spec = self.procedure.second_look, self.spec
-        if self._by_height or self.procedure.compat:  # which stand for systems that look once
+        asked, spec = self.options.tta, self.spec
+        tta = TestTimeAugmentation(upright=spec.second_look)
+        if asked is not None:
+            tta = TestTimeAugmentation.parse(asked)
+        if self._by_height or self.options.compat:  # which stand for systems without it
             why = "with compat or crops by the picture's height"
         elif not len(self._torso):
-            why = "of a network without shoulders and hips, which say how somebody lies"
+            why = "of a network without shoulders and hips, which say how a person is tilted"
         else:
-            return spec.second_look if asked is None else asked
-        if asked:
-            raise InputError(f"model {spec.name!r}: there is no second look {why}")
-        return 0.0
+            return tta
+        if tta.upright and asked is not None:
+            raise InputError(f"model {spec.name!r}: there is no upright crop {why}")
+        return replace(tta, upright=0.0)
 
     def _look_again(
         self,
@@ -124,7 +129,7 @@ class Estimator:
         """Change what the first look found of those who are not upright, in place."""
         spec, size = self.spec, (image.shape[1], image.shape[0])
         tilt = tilts(joints, scores, self._torso)
-        rows = np.flatnonzero(np.abs(tilt) >= self._second_look)
+        rows = np.flatnonzero(np.abs(tilt) >= self.tta.upright)
         if not len(rows):
             return
         with phase(self._profile, CROPS):
@@ -140,7 +145,7 @@ class Estimator:
             ]
         for i, look, crop in zip(rows, self._maps(image, crops), crops, strict=True):
             target = heatmap.cells_of(crop, spec.stride, spec.grid)
-            maps[i] = averaged(np.stack([maps[i], look]), [cells[i], target], target)
+            maps[i] = merge_maps(np.stack([maps[i], look]), [cells[i], target], target)
             cells[i] = target
         turned = [cells[i] for i in rows]
         joints[rows], scores[rows] = read_maps(maps[rows, -1], turned, self._decode)
@@ -161,22 +166,22 @@ class Estimator:
         S is 1 unless all stages were asked for and the network gives them.
         """
         spec = self.spec
-        shifted = self.procedure.compat == "hrnet"
+        shifted = self.options.compat == "hrnet"
         with phase(self._profile, CROPS):
             cut = [crop.cut(image, spec.pad) for crop in crops]
-            if self.procedure.flip and shifted:
+            if self.tta.flip and shifted:
                 cut += [crop[:, ::-1] for crop in cut]
-            elif self.procedure.flip:
+            elif self.tta.flip:
                 axis = heatmap.mirror_axis(spec.input[0] // spec.stride, spec.stride, spec.grid)
                 cut += [mirrored(crop, axis).cut(image, spec.pad) for crop in crops]
             batch = np.stack(cut)
         with phase(self._profile, NETWORK):
             found = self.runtime.run(batch)
         maps = found["maps"][:, None]
-        if self.procedure.keep_maps:  # "maps" is the last of them
+        if self.options.keep_maps:  # "maps" is the last of them
             stages = [found[name] for name in found if name.startswith("maps_")]
             maps = np.stack(stages, axis=1) if stages else maps
-        if self.procedure.flip:
+        if self.tta.flip:
             back = unflipped(maps[len(crops) :], spec.flip_index, shifted=shifted)
             maps = np.asarray((maps[: len(crops)] + back) / 2, np.float32)
         return maps[:, :, :-1] if spec.background else maps
@@ -187,7 +192,7 @@ class Estimator:
         """Maps (N, S, K, h, w) of N boxes and where their cells lie, from those of all looks."""
         spec, looks = self.spec, len(self._zooms)
         cells = [heatmap.cells_of(crop, spec.stride, spec.grid) for crop in crops]
-        if self.procedure.compat == "matlab":
+        if self.options.compat == "matlab":
             targets = [Crop(np.eye(2, 3), picture) for _ in boxes]
         elif looks == 1:
             return maps, cells
@@ -195,7 +200,9 @@ class Estimator:
             usual = [self._crop(box, picture) for box in boxes]
             targets = [heatmap.cells_of(crop, spec.stride, spec.grid) for crop in usual]
         merged = [
-            averaged(maps[i * looks : (i + 1) * looks], cells[i * looks : (i + 1) * looks], target)
+            merge_maps(
+                maps[i * looks : (i + 1) * looks], cells[i * looks : (i + 1) * looks], target
+            )
             for i, target in enumerate(targets)
         ]
         return np.stack(merged), targets

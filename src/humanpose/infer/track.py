@@ -18,7 +18,7 @@ from humanpose.geometry import box_of_joints, box_of_picture, iou, similarity
 from humanpose.infer import smooth
 from humanpose.infer.detector import Detector
 from humanpose.infer.smooth import Smoothing
-from humanpose.infer.topdown import Estimator
+from humanpose.infer.topdown import TopDown
 from humanpose.skeleton import I64
 from humanpose.types import F32, F64, U8, Frame, Person
 
@@ -292,7 +292,7 @@ class VideoTracker:
     def __init__(
         self,
         detector: Detector | None,
-        estimator: Estimator,
+        estimator: TopDown,
         *,
         every: int = 1,
         max_people: int | None = None,

@@ -1,20 +1,18 @@
-"""Several looks at one person made one: mirrored, turned, at several scales."""
+"""Test-time augmentation: average heat maps over flips, scales and rotations."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 import cv2
 import numpy as np
 
 from humanpose.errors import InputError
 from humanpose.geometry import compose
-from humanpose.heatmap import DECODE_RULES
 from humanpose.types import F32, Crop
 
-COMPAT = ("matlab", "hrnet")
-_CROPS = ("box", "picture-height")
 # Of the CPM release: its benchmark script's scales, and its demo's, which span 0.8 to 1.2 times a
 # body of 1.2 times the given rectangle in steps of a sixth of an octave.
 _BENCHMARK = tuple(round(0.7 + 0.1 * i, 1) for i in range(7))
@@ -22,51 +20,60 @@ _DEMO = tuple(2 ** (i / 6) / (1.2 * 1.2) for i in range(4))
 
 
 @dataclass(frozen=True, slots=True)
-class Procedure:
-    """How a pose network is applied to a box; every field has the network's own way as default.
+class TestTimeAugmentation:
+    """Further crops of a person whose heat maps are averaged with those of the usual crop.
+
+    As text: comma-separated "flip", "scales=LIST" and "upright=DEGREES"; "none" without any.
 
     Attributes:
-        flip: average with the mirrored crop (twice the time).
-        scales: "" = one look. Else multiples of the usual scale, "0.8,1,1.25"; or "benchmark"
-            (0.7 to 1.3) or "demo", those of the CPM release. The maps are averaged.
-        crop: "box" (the crop spans the box and its context) or "picture-height" (it spans the
-            picture's height around the box's middle, as the CPM release has it); "" = the spec's.
-        decode: rule of heatmap.decode; "" = the spec's.
-        keep_maps: give every person its heat maps.
-        compat: "" = this project's own way; "matlab": maps enlarged to the picture, summed there,
-            whole pixels (CPM's benchmark); "hrnet": the flip test mirrors the crop itself and
-            moves the maps by one cell.
-        second_look: degrees from upright from which a person is looked at a second time, in a crop
-            turned upright, and the maps are averaged; 0 = nobody is, None = the network's own.
+        flip: also the mirrored crop (twice the time).
+        scales: "" = the usual scale. Else multiples of it, "0.8:1:1.25"; or "benchmark" (0.7 to
+            1.3) or "demo", those of the CPM release.
+        upright: degrees of tilt from which a person is also seen in a crop turned upright; 0 = no
+            such crop.
+
+    Raises:
+        InputError: if a value is not allowed.
     """
+
+    __test__ = False  # not for pytest
 
     flip: bool = False
     scales: str = ""
-    crop: str = ""
-    decode: str = ""
-    keep_maps: bool = False
-    compat: str = ""
-    second_look: float | None = None
+    upright: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, allowed in (("crop", _CROPS), ("decode", DECODE_RULES), ("compat", COMPAT)):
-            value = getattr(self, name)
-            if value and value not in allowed:
-                raise InputError(f"{name} {value!r} is not one of {', '.join(allowed)}")
-        if self.second_look is not None and not 0 <= self.second_look <= 180:
-            raise InputError(f"second look from {self.second_look:g} degrees: write 0 to 180")
+        if not 0 <= self.upright <= 180:
+            raise InputError(f"tta upright={self.upright:g}: write 0 to 180 degrees")
         self.zooms(1.0)
 
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The augmentation that `text` describes; "" and "none" are no augmentation.
+
+        Raises:
+            InputError: on an unknown item or a value that is not allowed.
+        """
+        values: dict[str, Any] = {}
+        for item in text.split(",") if text not in ("", "none") else ():
+            name, equals, value = item.strip().partition("=")
+            if name in values or (name, bool(equals)) not in _ITEMS:
+                raise InputError(
+                    f"tta {text!r}: write flip, scales=0.8:1:1.25 and upright=60, with commas "
+                    "between, or none"
+                )
+            try:
+                values[name] = _ITEMS[name, bool(equals)](value)
+            except ValueError as error:
+                raise InputError(f"tta {item.strip()}: not a number") from error
+        return cls(**values)
+
     def __str__(self) -> str:
-        """What differs from the network's own way, for a table; empty if nothing does."""
-        parts = ["flip test"] if self.flip else []
-        for name in ("scales", "crop", "decode", "compat"):
-            if value := getattr(self, name):
-                parts.append(f"{name} {value}")
-        if self.second_look is not None:
-            from_where = f"from {self.second_look:g} degrees" if self.second_look else "never"
-            parts.append(f"second look {from_where}")
-        return ", ".join(parts)
+        """What `parse` reads."""
+        items = ["flip"] if self.flip else []
+        items += [f"scales={self.scales}"] if self.scales else []
+        items += [f"upright={self.upright:g}"] if self.upright else []
+        return ",".join(items) or "none"
 
     def zooms(self, context: float) -> tuple[float, ...]:
         """Multiples of the crop's scale, for a crop that shows `context` times the box.
@@ -81,15 +88,23 @@ class Procedure:
         if not self.scales:
             return (1.0,)
         try:
-            zooms = tuple(float(part) for part in self.scales.split(","))
+            zooms = tuple(float(part) for part in self.scales.split(":"))
         except ValueError:
             zooms = (0.0,)
         if not all(0.1 <= zoom <= 10 for zoom in zooms):
             raise InputError(
-                f"scales {self.scales!r}: write benchmark, demo, or numbers from 0.1 to 10 with "
-                "commas between"
+                f"tta scales={self.scales}: write benchmark, demo, or numbers from 0.1 to 10 with "
+                "colons between"
             )
         return zooms
+
+
+# Item and whether a value follows it -> how that is read.
+_ITEMS: dict[tuple[str, bool], Callable[[str], Any]] = {
+    ("flip", False): lambda _: True,
+    ("scales", True): str,
+    ("upright", True): float,
+}
 
 
 def unflipped(maps: F32, flip_index: Sequence[int], *, shifted: bool) -> F32:
@@ -106,7 +121,7 @@ def unflipped(maps: F32, flip_index: Sequence[int], *, shifted: bool) -> F32:
     return back
 
 
-def averaged(maps: F32, cells: Sequence[Crop], target: Crop) -> F32:
+def merge_maps(maps: F32, cells: Sequence[Crop], target: Crop) -> F32:
     """Maps (Z, ..., h, w) of Z crops as the mean of what they say of `target`'s cells.
 
     A crop says nothing (0) of what lies outside it, as CPM's benchmark script has it.

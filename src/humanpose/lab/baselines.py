@@ -17,7 +17,7 @@ from humanpose.data.pose import PoseDataset
 from humanpose.data.targets import Targets
 from humanpose.evaluate.run import floor
 from humanpose.evaluate.scores import Rules, Truth, estimated, scores_of
-from humanpose.infer.topdown import Estimator
+from humanpose.infer.topdown import TopDown
 from humanpose.spec import ModelSpec
 from humanpose.types import F32, F64, U8, Sample
 
@@ -44,7 +44,7 @@ def floors(
         PoseDataset(training, spec, Augmentation(flip=flip), targets=targets) for flip in (0.0, 1.0)
     ]
     for name, seen in (("linear filters", _windows), ("linear map of the picture", _whole)):
-        found[name] = estimated(Estimator(_solved(given, seen), argmax), samples)
+        found[name] = estimated(TopDown(_solved(given, seen), argmax), samples)
     return {name: scores_of(each, truth, Rules())[0].value for name, each in found.items()}
 
 

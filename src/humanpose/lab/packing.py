@@ -159,12 +159,11 @@ def plan(recipe: PackRecipe, teacher: Report | None = None) -> tuple[Plan, int]:
 def _load_teacher(name: str) -> tuple[Teacher, Report]:
     """A pose network that gives its maps of a person, and what a pack says of it."""
     from humanpose.api import load_model
-    from humanpose.infer.runtime import Settings
-    from humanpose.infer.topdown import Estimator
-    from humanpose.infer.tta import Procedure
+    from humanpose.infer.options import InferenceOptions
+    from humanpose.infer.topdown import TopDown
 
-    runtime, spec, path = load_model(name, Settings(precision="float32"))
-    estimator = Estimator(runtime, spec, Procedure(keep_maps=True))
+    runtime, spec, path = load_model(name, InferenceOptions(precision="float32"))
+    estimator = TopDown(runtime, spec, InferenceOptions(keep_maps=True))
     one_at_a_time = Lock()
 
     def teach(image: U8, box: F32) -> tuple[NDArray[np.float16], Crop]:

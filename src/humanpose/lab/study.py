@@ -22,7 +22,7 @@ from humanpose.evaluate.run import curve as share_within
 from humanpose.evaluate.run import judge
 from humanpose.evaluate.scores import Rules, Truth, estimated
 from humanpose.files import atomic_write
-from humanpose.infer.topdown import Estimator
+from humanpose.infer.topdown import TopDown
 from humanpose.lab import training
 from humanpose.lab.baselines import floors
 from humanpose.lab.study_plan import Study, broken_claims, fingerprint
@@ -282,7 +282,7 @@ def _looked_at(
     _refuse(study, name, net, spec.input, trained=True)
     runtime = _Watched(TorchRuntime(net, spec))
     part = [sample for sample in samples if sample.split == "validation"]
-    found = estimated(Estimator(runtime, spec), part)
+    found = estimated(TopDown(runtime, spec), part)
     (result,) = judge({name: (found, None)}, Truth.of(part), Rules()).values()
     assert result.measure is not None
     half = np.array([result.measure.threshold / 2])

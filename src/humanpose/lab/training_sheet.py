@@ -9,9 +9,9 @@ import numpy as np
 from humanpose.data.pack import has_picture, image_of
 from humanpose.draw import contact_sheet, draw_heat, draw_people
 from humanpose.geometry import crop_of_box
+from humanpose.infer.options import InferenceOptions
 from humanpose.infer.runtime import Runtime
-from humanpose.infer.topdown import Estimator
-from humanpose.infer.tta import Procedure
+from humanpose.infer.topdown import TopDown
 from humanpose.spec import ModelSpec
 from humanpose.types import U8, Person, Sample
 
@@ -23,7 +23,7 @@ _LEAST_SCORE = 0.1
 
 def sheet(runtime: Runtime, spec: ModelSpec, samples: Sequence[Sample]) -> U8:
     """Crops of some of `samples`, each with the true joints, the found ones and the maps."""
-    estimator = Estimator(runtime, spec, Procedure(keep_maps=True))
+    estimator = TopDown(runtime, spec, InferenceOptions(keep_maps=True))
     wanted = [s for s in samples if (s.box[2:] > 0).all() and has_picture(s)]
     cells: list[U8] = []
     for sample in wanted[:: max(1, len(wanted) // _PEOPLE)][:_PEOPLE]:

@@ -13,7 +13,7 @@ from humanpose.data.sets import Marks
 from humanpose.evaluate.predictions import Matched
 from humanpose.evaluate.scores import Rules, Truth, estimated, person_scores, scores_of
 from humanpose.infer.detector import Detector
-from humanpose.infer.topdown import Estimator
+from humanpose.infer.topdown import TopDown
 from humanpose.nets.torch_runtime import TorchRuntime
 from humanpose.skeleton import joint_map
 from humanpose.spec import ModelSpec
@@ -45,7 +45,7 @@ def validation_scores(
             scores[f"{name}_recall"], scores[f"{name}_ap"] = found
         else:
             people = part[:: max(1, len(part) // _SHARE)]
-            scores[name] = _pose_score(Estimator(runtime, spec), people, fabric)
+            scores[name] = _pose_score(TopDown(runtime, spec), people, fabric)
     return scores
 
 
@@ -64,7 +64,7 @@ def _person_scores(
     return recall.value, precision.value
 
 
-def _pose_score(estimator: Estimator, people: Sequence[Sample], fabric: Fabric) -> float:
+def _pose_score(estimator: TopDown, people: Sequence[Sample], fabric: Fabric) -> float:
     """The data set's own score, of the joints of all processes."""
     rows: list[tuple[F32, np.float32]] = []
     mine = people[_mine(fabric)]

@@ -8,7 +8,8 @@ from typing import Any
 
 from humanpose.cli.settings import Settings
 from humanpose.infer.catalog import installed
-from humanpose.infer.runtime import PRECISIONS, read_spec
+from humanpose.infer.options import PRECISIONS
+from humanpose.infer.runtime import read_spec
 from humanpose.media.sources import source_kind, without_password
 from humanpose.views import VIEWS
 

@@ -35,15 +35,15 @@ def live(
     model: Annotated[
         str | None, typer.Option(help="Pose weights: a built-in name or a file.")
     ] = None,
-    person: Annotated[
+    detector: Annotated[
         str | None,
-        typer.Option(help="Person weights: a built-in name, a file, or 'none' (one fills it)."),
+        typer.Option(help="Detector weights: a built-in name, a file, or 'none' (one fills it)."),
     ] = None,
     size: Annotated[
         int | None, typer.Option(help="Height of the pose network's input (CPM's box size).")
     ] = None,
-    person_size: Annotated[
-        int | None, typer.Option(help="Side of the person network's input, pixels.")
+    detector_size: Annotated[
+        int | None, typer.Option(help="Side of the detector's input, pixels.")
     ] = None,
     precision: Annotated[str | None, typer.Option(help="auto, float32, bf16 or int8.")] = None,
     runtime: Annotated[str | None, typer.Option(help="auto, openvino or onnxruntime.")] = None,
@@ -51,19 +51,13 @@ def live(
         str | None, typer.Option(help="cpu, or what the runtime offers: gpu, npu, cuda.")
     ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads of a network call.")] = None,
-    person_score: Annotated[float | None, typer.Option(help="Least score of a person.")] = None,
+    detector_score: Annotated[float | None, typer.Option(help="Least score of a person.")] = None,
     max_people: Annotated[
         int | None, typer.Option(help="Keep at most this many people of a picture, best first.")
     ] = None,
-    flip: Annotated[
-        bool | None, typer.Option("--flip/--no-flip", help="Average with the mirrored crop.")
-    ] = None,
-    second_look: Annotated[
-        float | None,
-        typer.Option(
-            metavar="DEGREES",
-            help="Look again, turned upright, at who is so far from it; 0: never.",
-        ),
+    tta: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Test-time augmentation, as of predict."),
     ] = None,
     smooth: Annotated[
         str | None, typer.Option(metavar="METHOD", help="none, kalman (default) or one-euro.")

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from humanpose.api import PoseEstimator
 
 _NETWORKS = (
-    *("model", "person", "size", "person_size", "precision", "runtime", "device", "threads"),
-    *("person_score", "max_people", "flip", "second_look"),
+    *("model", "detector", "size", "detector_size", "precision", "runtime", "device", "threads"),
+    *("detector_score", "max_people", "tta"),
 )
 _STEPS = ("smooth", "detect_every")
 _SOURCE = ("source", "topic", "rate", "retries")
@@ -204,7 +204,6 @@ class Session:
         same = all(getattr(asked, key) == getattr(self._loaded, key) for key in _NETWORKS)
         if estimator is None or not same:
             options = {key: getattr(asked, key) for key in _NETWORKS}
-            options["person"] = None if asked.person == "none" else asked.person
             try:
                 # With maps, so that every view can be had at once.
                 estimator = PoseEstimator(**options, keep_maps=True)

@@ -11,13 +11,15 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from humanpose.infer.detector import Detector
-    from humanpose.infer.runtime import Runtime, Settings
-    from humanpose.infer.topdown import Estimator
+    from humanpose.infer.options import InferenceOptions
+    from humanpose.infer.runtime import Runtime
+    from humanpose.infer.topdown import TopDown
     from humanpose.types import F32, U8, Frame
 
 
@@ -75,24 +77,30 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     return {"frames": times, "start": loading, "memory": memory, "networks": networks}
 
 
-def _loaded(job: dict[str, Any]) -> tuple[Detector | None, Estimator, Settings]:
-    from humanpose.api import load_model, load_person
+def _loaded(job: dict[str, Any]) -> tuple[Detector | None, TopDown, InferenceOptions]:
+    from humanpose.api import load_detector, load_model
     from humanpose.infer.detector import Detector
-    from humanpose.infer.runtime import Settings
-    from humanpose.infer.topdown import Estimator
-    from humanpose.infer.tta import Procedure
+    from humanpose.infer.topdown import TopDown
 
     backend = "auto" if job["runtime"] == "torch" else job["runtime"]
-    settings = Settings(backend, job["precision"], job["device"], job["threads"], job["cache"])
-    detector, crop = None, ""
+    options = InferenceOptions(
+        model=job["model"],
+        detector=job["person"],
+        runtime=backend,
+        precision=job["precision"],
+        device=job["device"],
+        threads=job["threads"],
+        cache=job["cache"],
+        size=job["size"],
+    )
+    detector = None
     if job["person"] != "none":
-        loaded, spec, _ = load_person(
-            job["person"], settings, beside=job["model"], size=job["size"]
-        )
+        loaded, spec, _ = load_detector(options)
         detector = Detector(Clocked(loaded), spec)
-        crop = "picture-height" if spec.decode == "peaks" else ""
-    loaded, spec, _ = load_model(job["model"], settings, job["size"])
-    return detector, Estimator(Clocked(loaded), spec, Procedure(crop=crop)), settings
+        if spec.decode == "peaks":
+            options = replace(options, crop="picture-height")
+    loaded, spec, _ = load_model(job["model"], options, job["size"])
+    return detector, TopDown(Clocked(loaded), spec, options), options
 
 
 class Clocked:
@@ -153,7 +161,7 @@ def _boxes(detector: Detector | None, frame: Frame, *, made_up: bool) -> tuple[F
 
 
 def _times(
-    job: dict[str, Any], detector: Detector | None, estimator: Estimator
+    job: dict[str, Any], detector: Detector | None, estimator: TopDown
 ) -> Iterator[tuple[int, float, float, float]]:
     """Of each frame: its people, and ms of the whole, of the detector, of the pose network.
 
@@ -201,7 +209,7 @@ def _work(runtime: Runtime, model: str) -> dict[str, Any]:
     }
 
 
-def _peak(job: dict[str, Any], settings: Settings, precision: str) -> float | None:
+def _peak(job: dict[str, Any], settings: InferenceOptions, precision: str) -> float | None:
     """The machine's, of networks that compute in `precision`; None where it cannot be measured."""
     from dataclasses import replace
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from humanpose.infer import runtime
+from humanpose.infer.options import InferenceOptions
 from humanpose.skeleton import COCO17
 from humanpose.spec import METADATA_KEY, ModelSpec
 
@@ -27,7 +28,7 @@ _FLOAT, _UINT8, _INT8 = 1, 2, 3  # ONNX's TensorProto.DataType
 _TYPES = {"float32": _FLOAT, "uint8": _UINT8, "int8": _INT8}
 
 
-def peak(folder: Path, settings: runtime.Settings, *, int8: bool) -> float:
+def peak(folder: Path, settings: InferenceOptions, *, int8: bool) -> float:
     """Multiply-accumulates a second of the faster of the chains, run with `settings`.
 
     Args:

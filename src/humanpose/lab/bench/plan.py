@@ -10,7 +10,7 @@ from pathlib import Path
 
 from humanpose.errors import InputError
 from humanpose.infer import catalog
-from humanpose.infer.runtime import BACKENDS, PRECISIONS
+from humanpose.infer.options import BACKENDS, PRECISIONS
 
 _GPUS = {"openvino": "gpu", "onnxruntime": "cuda"}
 

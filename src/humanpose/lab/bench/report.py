@@ -202,7 +202,7 @@ def recommendation(rows: Sequence[Row], cores: int) -> str:
     if usual and chosen.full_high >= usual[0].full_low:
         chosen = usual[0]
     of = chosen.of
-    options = [f"--model {of.model}", f"--person {of.person}"]
+    options = [f"--model {of.model}", f"--detector {of.person}"]
     options += [f"--size {of.size}"] if of.size else []
     options += [f"--runtime {of.runtime}"] if of.runtime != "torch" else []
     options += [f"--precision {of.precision}"]

@@ -245,13 +245,19 @@ def _scores(each: Combination, sets: Sequence[DataSet]) -> Scores | None:
     """None where the network cannot be loaded: measuring it will say why."""
     from humanpose.evaluate.candidates import load_network, matched_on
     from humanpose.evaluate.scores import Rules, Truth, scores_of
-    from humanpose.infer.runtime import Settings
-    from humanpose.infer.tta import Procedure
+    from humanpose.infer.options import InferenceOptions
 
     backend = "auto" if each.runtime == "torch" else each.runtime
-    settings = Settings(backend, each.precision, each.device, each.threads, cache="")
+    options = InferenceOptions(
+        runtime=backend,
+        precision=each.precision,
+        device=each.device,
+        threads=each.threads,
+        cache="",
+        size=each.size,
+    )
     try:
-        candidate = load_network(each.model, settings, each.size, Procedure())
+        candidate = load_network(each.model, options)
     except HumanPoseError:
         return None
     scores = {}
