@@ -1,17 +1,18 @@
-"""The one writer and reader of the result record, and what is made from it.
+"""Write and read the result record, and convert its frames to COCO's and CSV's values.
 
-A record is JSON lines: a header, then one line per frame. Joints are [x, y, score], 0-based
-picture pixels; a missing joint is null. Everything below a frame works on one frame's record at a
-time, so that nothing grows with the length of a video.
+A record is JSON lines: a header, one line per frame, a footer. Joints are [x, y, score], 0-based
+picture pixels; a missing joint is null. All functions work on one frame at a time, so that memory
+does not grow with the length of a video. docs/formats.md describes every key.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -22,11 +23,13 @@ from humanpose.images import IMAGE_SUFFIXES
 from humanpose.skeleton import COCO17, SKELETONS, Skeleton, convert, convert_scores
 from humanpose.types import F32, Frame, Person
 
-FORMAT = "humanpose/1"
+FORMAT = "humanpose/2"
+_FORMER = "humanpose/1"  # without footer, pairs and options
 
 Record = dict[str, Any]
 
 _MAX_LINE = 1 << 26  # 64 MiB: a thousand people fit into 1 MiB
+_MAX_FOOTER = 1 << 20
 _GAP = (0, 0, 0)  # COCO's missing joint
 _FRAME_KINDS: dict[str, type | tuple[type, ...]] = {
     "name": str,
@@ -45,23 +48,22 @@ def header(
     models: Sequence[Record],
     source: str,
     smoothing: Record | str | None = None,
+    options: Record | None = None,
 ) -> Record:
-    """First line of a record.
+    """Return the first line of a record.
 
     Args:
         skeleton: meaning of every person's joints.
-        models: one {name, sha256, runtime, precision} per network used.
+        models: {name, sha256, runtime, precision, input, licence} of each network used.
         source: what was read, as the user named it.
         smoothing: method and its settings, None if nothing was smoothed.
+        options: how the networks were run.
     """
     return {
         "format": FORMAT,
-        "skeleton": {
-            "name": skeleton.name,
-            "joints": list(skeleton.joints),
-            "limbs": [list(limb) for limb in skeleton.limbs],
-        },
+        "skeleton": {k: v for k, v in skeleton.to_dict().items() if k != "sigmas"},
         "models": list(models),
+        "options": options or {},
         "smoothing": smoothing,
         "source": source,
     }
@@ -112,36 +114,62 @@ def to_line(record: Record) -> bytes:
     return json.dumps(record, allow_nan=False, separators=(",", ":")).encode() + b"\n"
 
 
-def read_records(path: str | Path) -> tuple[Record, Iterator[Record]]:
-    """The header of the JSON-lines record `path`, and an iterator over its frames.
+class RecordFrames:
+    """The frames of a record file; each iteration reads and checks them from the first one.
 
-    A torn last line (the writer was killed) is left out. Frames are checked while they are read.
+    Attributes:
+        path: the file.
+        footer: the last line of a complete record; {} if the record is partial.
+        complete: false if the writer was killed; always true of "humanpose/1", which has no footer.
+    """
+
+    def __init__(self, path: Path, head: Record) -> None:
+        """Read the footer of `path`, whose header is `head`."""
+        self.path = path
+        self._n_joints = len(skeleton_of(head).joints)
+        self.footer = _footer(path)
+        self.complete = bool(self.footer) or head["format"] == _FORMER
+
+    def __iter__(self) -> Iterator[Record]:
+        """Yield the record of each frame. Raises FormatError, which names the line."""
+        for number, record in _lines(self.path):
+            if number == 1:
+                continue
+            if record.get("complete"):
+                return
+            wrong = _wrong(record, self._n_joints)
+            if wrong:
+                raise FormatError(f"{self.path}, line {number}: {wrong}")
+            yield record
+
+
+def read_records(path: str | Path) -> tuple[Record, RecordFrames]:
+    """Return the header of the record file `path` and its frames, which are read as they are used.
+
+    A torn last line (the writer was killed) is left out.
 
     Raises:
         InputError: no such file.
-        FormatError: not a record, or a line is nonsense; names the line.
+        FormatError: not a record.
         LimitError: a line of more than 64 MiB.
     """
-    file_size(path)
-    try:
-        file = open(path, "rb")  # noqa: SIM115 - the iterator below closes it
-    except OSError as error:
-        raise input_error(path, error) from error
-    lines = _lines(file, path)
-    first = next(lines, None)
-    if first is None or first[1].get("format") != FORMAT:
-        lines.close()
+    path = Path(path)
+    _, head = next(_lines(path), (0, {}))
+    if head.get("format") not in (FORMAT, _FORMER):
         raise FormatError(f"{path} is not a result record: its first line is no {FORMAT} header")
     try:
-        n_joints = len(skeleton_of(first[1]).joints)
+        return head, RecordFrames(path, head)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        lines.close()
         raise FormatError(f"{path}, line 1: the skeleton is incomplete") from error
-    return first[1], _frames(lines, n_joints, path)
 
 
-def _lines(file: IO[bytes], path: str | Path) -> Generator[tuple[int, Record], None, None]:
-    """(1-based number, JSON object) of each line; a torn last one is dropped."""
+def _lines(path: Path) -> Iterator[tuple[int, Record]]:
+    """Yield (1-based number, JSON object) of each line; a torn last one is dropped."""
+    file_size(path)
+    try:
+        file = open(path, "rb")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise input_error(path, error) from error
     with file:
         number = 0
         while line := file.readline(_MAX_LINE + 1):
@@ -159,18 +187,20 @@ def _lines(file: IO[bytes], path: str | Path) -> Generator[tuple[int, Record], N
             yield number, value
 
 
+def _footer(path: Path) -> Record:
+    """Return the last line of `path` if it is a footer, else {}."""
+    with open(path, "rb") as file:
+        file.seek(max(file.seek(0, 2) - _MAX_FOOTER, 0))
+        last = file.read().rstrip().rpartition(b"\n")[2]
+    with suppress(ValueError, RecursionError):
+        value = json.loads(last)
+        if isinstance(value, dict) and value.get("complete") is True:
+            return value
+    return {}
+
+
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a JSON number")
-
-
-def _frames(
-    lines: Iterator[tuple[int, Record]], n_joints: int, path: str | Path
-) -> Iterator[Record]:
-    for number, record in lines:
-        wrong = _wrong(record, n_joints)
-        if wrong:
-            raise FormatError(f"{path}, line {number}: {wrong}")
-        yield record
 
 
 def _wrong(record: Record, n_joints: int) -> str:
@@ -207,12 +237,12 @@ def skeleton_of(head: Record) -> Skeleton:
     joints = tuple(str(name) for name in value["joints"])
     if known and known.joints == joints:
         return known
-    pairs = [
+    pairs = [  # "humanpose/1" does not hold them
         (i, joints.index("right_" + name[5:]))
         for i, name in enumerate(joints)
         if name.startswith("left_") and "right_" + name[5:] in joints
     ]
-    return Skeleton.from_dict({**value, "pairs": pairs})
+    return Skeleton.from_dict({"pairs": pairs, **value})
 
 
 def people_of(record: Record, skeleton: Skeleton) -> tuple[Person, ...]:

@@ -80,11 +80,12 @@ def test_record_of_a_frame_to_the_letter() -> None:
 
 
 def test_header_says_what_the_record_needs() -> None:
-    assert HEAD["format"] == "humanpose/1" and HEAD["smoothing"] is None
+    assert HEAD["format"] == "humanpose/2" and HEAD["smoothing"] is None
     assert HEAD["skeleton"] == {
         "name": "trio",
         "joints": ["nose", "left_hand", "right_hand"],
         "limbs": [[0, 1], [0, 2]],
+        "pairs": [[1, 2]],
     }
     assert header(TRIO, [], "x", {"method": "kalman"})["smoothing"] == {"method": "kalman"}
 
@@ -146,6 +147,24 @@ def test_unknown_skeleton_gets_its_pairs_from_the_names() -> None:
     assert skeleton_of(HEAD) == TRIO
 
 
+def test_record_without_footer_is_partial(tmp_path: Path) -> None:
+    line = to_line(frame_record(frame(person())))
+    footer = {"complete": True, "frames": 1, "people": 1, "problems": []}
+    _, frames = read_records(written(tmp_path / "r.jsonl", to_line(HEAD), line, to_line(footer)))
+    assert frames.complete and frames.footer == footer
+    assert len(list(frames)) == len(list(frames)) == 1  # they can be read again
+    _, frames = read_records(written(tmp_path / "r.jsonl", to_line(HEAD), line))
+    assert not frames.complete and frames.footer == {} and len(list(frames)) == 1
+
+
+def test_former_format_is_read(tmp_path: Path) -> None:
+    skeleton = {key: HEAD["skeleton"][key] for key in ("name", "joints", "limbs")}
+    former = {"format": "humanpose/1", "skeleton": skeleton, "models": [], "source": "a.jpg"}
+    line = to_line(frame_record(frame(person())))
+    head, frames = read_records(written(tmp_path / "r.jsonl", to_line(former), line))
+    assert skeleton_of(head) == TRIO and frames.complete and len(list(frames)) == 1
+
+
 def test_torn_last_line_is_left_out(tmp_path: Path) -> None:
     line = to_line(frame_record(frame(person())))
     for cut in (1, len(line) // 2, len(line) - 2):
@@ -202,7 +221,7 @@ def test_other_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     path = tmp_path / "r.jsonl"
     with pytest.raises(InputError, match="does not exist"):
         read_records(path)
-    for content in (b'{"format":"other"}\n', b'{"form', to_line({**HEAD, "format": "humanpose/2"})):
+    for content in (b'{"format":"other"}\n', b'{"form', to_line({**HEAD, "format": "humanpose/3"})):
         with pytest.raises(FormatError, match=r"r\.jsonl is not a result record"):
             read_records(written(path, content))
     with pytest.raises(FormatError, match="skeleton is incomplete"):

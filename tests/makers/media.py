@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from humanpose.media.sinks import SINKS, RecordSink
+from humanpose.media.sinks import RecordSink
 from humanpose.media.sinks.video import VideoSink
 from humanpose.media.sources.video import VideoSource
 from humanpose.results import header
@@ -434,7 +434,7 @@ def frame(
 
 
 def record_sink(name: str, path: Path, **options: Any) -> RecordSink:
-    return SINKS[name](path, HEAD, BODY19, **options)
+    return RecordSink(path, HEAD, [name], **options)
 
 
 def video_sink(path: Path, **options: Any) -> VideoSink:

@@ -7,7 +7,6 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from makers.media import HEAD, film, frame, heard, read_trc, record_sink, times,
 from humanpose.draw import draw_people
 from humanpose.errors import InputError, OutputError
 from humanpose.images import load_image
-from humanpose.media.sinks import SINKS, PictureSink, open_sinks
+from humanpose.media.sinks import FORMATS, RECORDS, PictureSink, RecordSink, record_path
 from humanpose.media.sinks import video as sinks_video
 from humanpose.media.sinks.video import VideoSink
 from humanpose.media.sources.video import VideoSource
@@ -36,8 +35,10 @@ def picture_sink(path: Path, **options: Any) -> PictureSink:
 
 MAKERS: dict[str, Callable[..., Any]] = {
     **{
-        f"x.{name}": (lambda path, name=name, **o: record_sink(name, path, **o))
-        for name in SINKS
+        record_path(name, Path("x")).name: (
+            lambda path, name=name, **o: record_sink(name, path.with_name("x"), **o)
+        )
+        for name in RECORDS
         if name != "openpose"  # a folder, tested below
     },
     "x.png": picture_sink,
@@ -85,10 +86,8 @@ def test_error_leaves_nothing_under_the_name(
             sink.write(one)
         raise ZeroDivisionError
     assert path.read_bytes() == b"old"
-    kept = {path} | (
-        {tmp_path / f"{name}.part"} if name in ("x.jsonl", "x.csv", "x.mp4", "x.trc") else set()
-    )
-    assert set(tmp_path.iterdir()) == kept
+    part = {"x.png": None, "x.mp4": "x.mp4.part"}.get(name, "x.jsonl.part")
+    assert set(tmp_path.iterdir()) == {path} | ({tmp_path / part} if part else set())
 
 
 @each_sink
@@ -112,7 +111,7 @@ def small_files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.parametrize("name", ["x.jsonl", "x.csv", "x.json", "x.coco", "x.mp4", "x.trc"])
+@pytest.mark.parametrize("name", ["x.jsonl", "x.csv", "x.json", "x.coco.json", "x.mp4", "x.trc"])
 def test_full_disk_is_one_clear_error(tmp_path: Path, small_files: None, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(b"old")
@@ -168,10 +167,10 @@ def test_json_is_cocos_shape(tmp_path: Path) -> None:
 
 
 def test_coco_is_a_bare_list(tmp_path: Path) -> None:
-    with record_sink("coco", tmp_path / "a.json") as sink:
+    with record_sink("coco", tmp_path / "a.mp4") as sink:
         for one in FRAMES:
             sink.write(one)
-    got = json.loads((tmp_path / "a.json").read_text())
+    got = json.loads((tmp_path / "a.coco.json").read_text())
     assert [r["image_id"] for r in got] == [1, 3, 3] and len(got[0]["keypoints"]) == 51
 
 
@@ -179,13 +178,13 @@ def test_coco_is_a_bare_list(tmp_path: Path) -> None:
 def test_no_frames_make_a_valid_empty_file(tmp_path: Path, name: str) -> None:
     with record_sink(name, tmp_path / "a"):
         pass
-    text = (tmp_path / "a").read_text()
+    text = record_path(name, tmp_path / "a").read_text()
     if name == "json":
         assert json.loads(text)["images"] == json.loads(text)["annotations"] == []
     elif name == "coco":
         assert json.loads(text) == []
     else:
-        assert text.count("\n") == (6 if name == "trc" else 1)
+        assert text.count("\n") == {"trc": 6, "jsonl": 2, "csv": 1}[name]
 
 
 def test_picture_shows_the_people(tmp_path: Path) -> None:
@@ -267,9 +266,8 @@ from makers.media import frame, record_sink, video_sink
 folder = Path(sys.argv[1])
 from contextlib import ExitStack
 with ExitStack() as stack:
-    kinds = ("jsonl", "csv", "trc", "openpose")
-    sinks = [stack.enter_context(record_sink(kind, folder / f"a.{kind}")) for kind in kinds]
-    sinks.append(stack.enter_context(video_sink(folder / "a.mp4")))
+    sinks = [record_sink("csv", folder / "a.csv"), video_sink(folder / "a.mp4")]
+    sinks = [stack.enter_context(sink) for sink in sinks]
     for i in range(150):
         for sink in sinks:
             sink.write(frame(i))
@@ -277,17 +275,22 @@ with ExitStack() as stack:
 """
 
 
-def test_killed_writer_leaves_readable_parts(tmp_path: Path) -> None:
+def test_killed_writer_leaves_a_record_that_can_be_converted(cli, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], timeout=60)
     assert done.returncode == 9
-    kinds = ("jsonl", "csv", "trc", "openpose", "mp4")
-    assert {p.name for p in tmp_path.iterdir()} == {f"a.{kind}.part" for kind in kinds}
-    assert len((tmp_path / "a.csv.part").read_text().splitlines()) == 151
-    head, _, rows = read_trc(tmp_path / "a.trc.part")
+    assert {p.name for p in tmp_path.iterdir()} == {"a.jsonl.part", "a.mp4.part"}
+    part = tmp_path / "a.jsonl.part"
+    _, records = read_records(part)
+    assert len(list(records)) == 150 and not records.complete
+    kinds = ("csv", "trc", "openpose", "json")
+    code, said, error = cli("convert", part, "--save", ",".join(kinds))
+    assert code == 0 and error == f"{part} is partial: its writer was stopped before the end\n"
+    assert said.splitlines() == [str(tmp_path / f"a.{kind}") for kind in kinds]
+    assert len((tmp_path / "a.csv").read_text().splitlines()) == 151
+    head, _, rows = read_trc(tmp_path / "a.trc")
     assert int(head["NumFrames"]) == len(rows) == 150
-    assert len(list((tmp_path / "a.openpose.part").iterdir())) == 150
-    _, records = read_records(tmp_path / "a.jsonl.part")
-    assert len(list(records)) == 150
+    assert len(list((tmp_path / "a.openpose").iterdir())) == 150
+    assert len(json.loads((tmp_path / "a.json").read_text())["images"]) == 150
     assert len(read(tmp_path / "a.mp4.part")[0]) > 50  # what the encoder held back is lost
 
 
@@ -327,11 +330,10 @@ def test_full_disk_is_one_clear_error_with_sound_too(tmp_path: Path, small_files
         write(tmp_path / "a.mp4", source, 3000)
 
 
-def test_open_sinks_names_the_files(tmp_path: Path) -> None:
+def test_record_formats_are_named_after_the_output(tmp_path: Path) -> None:
     output = tmp_path / "sub" / "walk.v2.mp4"
-    with ExitStack() as stack:
-        for sink in open_sinks(SINKS, output, HEAD, BODY19):
-            stack.enter_context(sink).write(FRAMES[0])
+    with RecordSink(output, HEAD, RECORDS) as sink:
+        sink.write(FRAMES[0])
     assert {p.name for p in output.parent.iterdir()} == {
         "walk.v2.jsonl",
         "walk.v2.csv",
@@ -340,10 +342,44 @@ def test_open_sinks_names_the_files(tmp_path: Path) -> None:
         "walk.v2.openpose",
         "walk.v2.trc",
     }
-    with pytest.raises(
-        InputError, match="no record format 'xml'; there are jsonl, csv, json, coco, openpose, trc"
+    with (
+        pytest.raises(
+            InputError,
+            match="no record format 'xml'; there are jsonl, csv, json, coco, openpose, trc",
+        ),
+        RecordSink(output, HEAD, ["xml"]),
     ):
-        open_sinks(["xml"], output, HEAD, BODY19)
+        pass
+
+
+def test_footer_counts_and_tells_the_problems(tmp_path: Path) -> None:
+    problems: list[str] = []
+    with RecordSink(tmp_path / "a.mp4", HEAD, ["jsonl"], problems=problems) as sink:
+        for one in FRAMES:
+            sink.write(one)
+        problems.append("ends early")
+    _, frames = read_records(tmp_path / "a.jsonl")
+    want = {"complete": True, "frames": 3, "people": 3, "problems": ["ends early"]}
+    assert frames.complete and frames.footer == want and len(list(frames)) == 3
+
+
+def test_convert_makes_what_the_run_would_have_made(cli, tmp_path: Path) -> None:
+    with RecordSink(tmp_path / "a.mp4", HEAD, RECORDS) as sink:
+        for one in FRAMES:
+            sink.write(one)
+    out = tmp_path / "out"
+    record = tmp_path / "a.jsonl"
+    code, _, error = cli("convert", record, "--save", ",".join(FORMATS), "-o", out)
+    assert (code, error) == (0, "")
+    made = {p.relative_to(out): p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    assert made == {p: (tmp_path / p).read_bytes() for p in made} and len(made) == 4 + 3
+    code, _, error = cli("convert", record, "--save", "csv", "-o", out)
+    assert code == 74 and "a.csv exists; add --force" in error
+    assert cli("convert", record, "--save", "csv", "-o", out, "--force")[0] == 0
+    code, _, error = cli("convert", record, "--save", "xml")
+    assert code == 2 and "--save xml: choose from csv, json, coco, openpose, trc" in error
+    code, _, error = cli("convert", tmp_path / "gone.jsonl", "--save", "csv")
+    assert code == 2 and "does not exist" in error
 
 
 def test_failed_write_in_the_middle_names_the_file(

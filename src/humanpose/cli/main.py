@@ -17,6 +17,7 @@ from humanpose.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EXIT_IO, HumanPose
 VERBS = {
     "Poses": {
         "predict": ("predict:predict", "Find people and their joints in pictures and videos."),
+        "convert": ("convert:convert", "Write csv, json, coco, openpose, trc from a jsonl record."),
         "live": ("live.command:live", "Open a window with the live picture and the result."),
     },
     "Data and training": {

@@ -18,11 +18,10 @@ from humanpose.infer.pipeline import overlapped
 from humanpose.infer.profile import READING, WRITING, Profile, TimedSource, phase, timed
 from humanpose.infer.track import TrackingOptions
 from humanpose.media.sinks import (
-    SINKS,
-    SUFFIXES,
+    RECORDS,
     PictureSink,
     RecordSink,
-    open_sinks,
+    record_path,
     save_heat_maps,
 )
 from humanpose.media.sources import InputItem, find_inputs, open_source, without_password
@@ -104,7 +103,7 @@ class Job:
             yield from (self.drawn(item) for item in self.items)
         if "heatmaps" in self.save:
             yield from (self.heat_maps(item) for item in self.items)
-        yield from (self.record.with_suffix(SUFFIXES[kind]) for kind in self.records)
+        yield from (record_path(kind, self.record) for kind in self.records)
 
     @property
     def records(self) -> list[str]:
@@ -197,7 +196,7 @@ def _kinds(save: str | None) -> frozenset[str]:
     if save is None:
         return frozenset(_DEFAULT)
     kinds = frozenset(kind.strip() for kind in save.split(",") if kind.strip())
-    known = (*_DRAWN, *SINKS)
+    known = (*_DRAWN, *RECORDS)
     unknown = sorted(kinds - set(known))
     if unknown or not kinds:
         what = ", ".join(unknown) or "nothing"
@@ -242,6 +241,7 @@ def _run_pictures(
     job: Job, estimator: PoseEstimator, outcome: Outcome, progress: Progress, stop: Stop
 ) -> None:
     task = progress.add_task("pictures", total=len(job.items))
+    problems: list[str] = []
 
     def load(item: InputItem) -> tuple[InputItem, Frame | InputError]:
         try:
@@ -257,7 +257,7 @@ def _run_pictures(
         return item, estimator.process(frame) if isinstance(frame, Frame) else frame
 
     with suppress(_NothingDone), ExitStack() as stack:
-        records = _records(job, estimator, stack)
+        records = _records(job, estimator, stack, problems)
         items = takewhile(lambda _: not stop.signal, job.items)
         loaded = timed(map(load, items), outcome.profile, READING)
         done = stack.enter_context(closing(overlapped(loaded, estimate)))
@@ -265,7 +265,7 @@ def _run_pictures(
         for item, frame in done:
             progress.advance(task)
             if isinstance(frame, InputError):
-                outcome.problems.append(f"skipped: {frame}")
+                problems.append(f"skipped: {frame}")
                 continue
             with phase(outcome.profile, WRITING):
                 if "image" in job.save:
@@ -281,6 +281,7 @@ def _run_pictures(
             outcome.people += len(frame.people)
         if outcome.pictures == before:
             raise _NothingDone
+    outcome.problems += problems
 
 
 def _run_video(
@@ -300,7 +301,8 @@ def _run_video(
         stack.enter_context(stop.calling(video.stop))
         task = progress.add_task(item.path.name, total=reading.frames or video.frames, source=video)
         smoothing = job.following.method(live=video.live)
-        sinks: list[Any] = list(_records(job, estimator, stack, smoothing))
+        sinks: list[Any] = list(_records(job, estimator, stack, video.problems, smoothing))
+        stack.callback(video.close)  # before the record, whose footer holds the problems
         if "video" in job.save:
             path = job.drawn(item)
             drawn = VideoSink(
@@ -313,7 +315,7 @@ def _run_video(
                 force=job.force,
             )
             # Called after the sink is closed, when it knows of everything.
-            stack.callback(lambda: outcome.problems.extend(drawn.problems))
+            stack.callback(lambda: video.problems.extend(drawn.problems))
             sinks.append(stack.enter_context(drawn))
             outcome.drawn.append(path)
         # Closed before the video is, also on an error: its thread must not read a closed file.
@@ -334,10 +336,16 @@ def _run_video(
 
 
 def _records(
-    job: Job, estimator: PoseEstimator, stack: ExitStack, smoothing: Smoothing | None = None
+    job: Job,
+    estimator: PoseEstimator,
+    stack: ExitStack,
+    problems: list[str],
+    smoothing: Smoothing | None = None,
 ) -> list[RecordSink]:
+    if not job.records:
+        return []
     item, several = job.items[0], f"{len(job.items)} pictures"
     source = without_password(item.source) if len(job.items) == 1 else several
     header = estimator.header(source, smoothing)
-    sinks = open_sinks(job.records, job.record, header, estimator.skeleton, job.force)
-    return [stack.enter_context(sink) for sink in sinks]
+    sink = RecordSink(job.record, header, job.records, problems=problems, force=job.force)
+    return [stack.enter_context(sink)]

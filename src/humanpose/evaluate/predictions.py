@@ -186,7 +186,7 @@ def _from_records(path: Path) -> Predictions:
     rows = [joint[:2] if joint else gap[:2] for _, p in people for joint in p["joints"]]
     marks = [p.get("annotation") for _, p in people]
     return Predictions(
-        path.name,
+        path.name if frames.complete else f"{path.name} (partial record)",
         _wide(rows).reshape(-1, len(skeleton.joints), 2),
         _wide([p["score"] for _, p in people]),
         skeleton,

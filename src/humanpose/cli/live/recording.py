@@ -9,10 +9,9 @@ from pathlib import Path
 
 from humanpose.cli.live.worker import one_line
 from humanpose.infer.stream import Live
-from humanpose.media.sinks import open_sinks
+from humanpose.media.sinks import RecordSink
 from humanpose.media.sources import Source
 from humanpose.results import Record
-from humanpose.skeleton import Skeleton
 from humanpose.types import Frame
 from humanpose.views import DrawStyle
 
@@ -37,7 +36,6 @@ class Recording:
         source: Source,
         path: Path,
         header: Record,
-        skeleton: Skeleton,
         look: DrawStyle,
         done: Callable[[Recording], None],
     ) -> None:
@@ -48,12 +46,11 @@ class Recording:
             source: of `live`.
             path: of the video, .mp4.
             header: of the record.
-            skeleton: of the people.
             look: how frames are drawn.
             done: called when the files are finished, in the recording's thread.
         """
         self.path, self.frames, self.problem, self.running = path, 0, "", True
-        self._source, self._header, self._skeleton = source, header, skeleton
+        self._source, self._header = source, header
         self._look, self._done, self._stopped = look, done, False
         self._results = live.follow()
         # A frame that is being looked at just now may still be looked at by other networks.
@@ -85,7 +82,7 @@ class Recording:
         from humanpose.media.sinks.video import VideoSink
 
         source, start = self._source, 0.0
-        (record,) = open_sinks(["jsonl"], self.path, self._header, self._skeleton)
+        record = RecordSink(self.path, self._header, ["jsonl"])
         size = (source.width, source.height)
         video = VideoSink(self.path, *size, source.rate, look=self._look)
         with self._results as results, video, record:

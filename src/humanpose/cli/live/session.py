@@ -23,7 +23,7 @@ from humanpose.infer.smooth import Rts, Smoother
 from humanpose.infer.stream import Live, Process
 from humanpose.infer.track import TrackingOptions
 from humanpose.media import sources
-from humanpose.media.sinks import PictureSink, open_sinks
+from humanpose.media.sinks import PictureSink, RecordSink
 from humanpose.results import Record
 from humanpose.types import U8, Frame
 from humanpose.views import DrawStyle
@@ -306,8 +306,7 @@ class Session:
         if live is None or live.result is None or estimator is None:
             raise InputError("there is no result to save yet")
         path, frame = self._free_path(), live.result
-        header = self._header(estimator)
-        (record,) = open_sinks(["json"], path, header, estimator.skeleton)
+        record = RecordSink(path, self._header(estimator), ["json"])
         with PictureSink(path.with_suffix(".png"), look=self._as_shown()) as picture, record:
             picture.write(frame)
             record.write(frame)
@@ -328,7 +327,7 @@ class Session:
                 path = self._free_path().with_suffix(".mp4")
                 header = self._header(estimator)
                 self._recording = Recording(
-                    *(live, source, path, header, estimator.skeleton, self._as_shown()),
+                    *(live, source, path, header, self._as_shown()),
                     done=self._recorded,
                 )
 

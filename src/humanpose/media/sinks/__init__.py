@@ -4,15 +4,16 @@ A sink is a context manager with `write(frame)`. Leaving it normally completes i
 by an error leaves nothing under the file's name.
 """
 
-from humanpose.media.sinks.kinds import SINKS, SUFFIXES, open_sinks
+from humanpose.media.sinks.formats import FORMATS, RECORDS, prepare_record, record_path
 from humanpose.media.sinks.pictures import PictureSink, save_heat_maps
-from humanpose.media.sinks.records import RecordSink
+from humanpose.media.sinks.record import RecordSink
 
 __all__ = [
-    "SINKS",
-    "SUFFIXES",
+    "FORMATS",
+    "RECORDS",
     "PictureSink",
     "RecordSink",
-    "open_sinks",
+    "prepare_record",
+    "record_path",
     "save_heat_maps",
 ]
