@@ -19,10 +19,10 @@ DOCS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 
 # Lines that each room may have (`wc -l`). A ceiling may be lowered, or moved to another room.
 CEILINGS = {
-    "api": 297,
-    "ground": 2310,
+    "api": 300,
+    "ground": 2340,
     "infer": 2379,
-    "media": 2391,
+    "media": 2262,
     "nets": 1684,
     "checkpoints": 1950,
     "data": 3456,
@@ -30,7 +30,7 @@ CEILINGS = {
     "evaluate": 2689,
     "export": 687,
     "lab": 2938,
-    "cli": 3110,
+    "cli": 3156,
 }
 ABOVE_EIGHTY = {"predict", "evaluate", "live", "fit", "bench", "import_weights"}
 

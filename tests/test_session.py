@@ -110,7 +110,7 @@ def recording(clip: Path, path: Path, process) -> Recording:
         live = Live(source, process(estimator))
         header = estimator.header("clip")
         look = DrawStyle("skeleton")
-        made = Recording(live, source, path, header, estimator.skeleton, look, ended.append)
+        made = Recording(live, source, path, header, look, ended.append)
         with live:
             wait_for(lambda: ended, 30)
     assert ended == [made] and not made.running

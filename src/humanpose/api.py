@@ -66,7 +66,7 @@ class PoseEstimator:
         if model is not None:
             changes["model"] = model
         options = dataclasses.replace(options or InferenceOptions(), **changes)
-        self._profile = profile
+        self._options, self._profile = options, profile
         self._models: list[dict[str, Any]] = []
         loaded, spec = self._noted(load_model(options.model, options, options.size))
         self._detector = None
@@ -177,8 +177,10 @@ class PoseEstimator:
         return self._estimator.estimate(load_image(rgb), boxes)
 
     def header(self, source: str, smoothing: Smoothing | None = None) -> dict[str, Any]:
-        """First line of a result record about `source`."""
-        return results.header(self.skeleton, self._models, source, smooth.described(smoothing))
+        """Return the first line of a result record about `source`."""
+        how, fields = smooth.described(smoothing), dataclasses.asdict(self._options)
+        options = {k: str(v) if isinstance(v, Path) else v for k, v in fields.items()}
+        return results.header(self.skeleton, self._models, source, how, options)
 
     def _boxes(self, image: U8) -> tuple[F32, F32 | None]:
         if self._detector is None:
@@ -196,6 +198,7 @@ class PoseEstimator:
                 "runtime": loaded.name,
                 "precision": loaded.precision,
                 "input": list(spec.input),
+                "licence": spec.licences,
             }
         )
         return loaded, spec

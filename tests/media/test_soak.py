@@ -23,6 +23,7 @@ import numpy as np
 import psutil
 from humanpose import PoseEstimator
 from humanpose.cli import prediction
+from humanpose.infer.options import InferenceOptions
 from humanpose.skeleton import BODY19
 from humanpose.types import Person
 
@@ -53,7 +54,7 @@ class TopDown:
 class Whole(PoseEstimator):
     def __init__(self):
         self._detector, self._estimator = Detector(), TopDown()
-        self._models, self._max_people = [], None
+        self._models, self._max_people, self._options = [], None, InferenceOptions()
 
 kinds = "video,jsonl,csv,json,coco,trc"
 jobs = prediction.plan([source], kinds, folder, force=True)
