@@ -4,7 +4,7 @@ import torch
 
 from humanpose import nets
 from humanpose.checkpoints.start.movenet import read_movenet
-from humanpose.checkpoints.start.yolox import read_yolox
+from humanpose.checkpoints.start.onnx_file import read_onnx
 from humanpose.checkpoints.store import load_net, load_weights, save_weights, start_from
 from humanpose.errors import FormatError, InputError
 from humanpose.nets.detector import STRIDES, PersonNet
@@ -190,7 +190,7 @@ def test_yolox_nano_is_read_to_the_layer(data):
     ort = pytest.importorskip("onnxruntime")
     path = data / "weights" / "yolox_nano_bigisland.onnx"
     net = PersonNet().eval()
-    net.load_state_dict(read_yolox(path))
+    net.load_state_dict(read_onnx(path))
     image = np.random.default_rng(0).uniform(0, 255, (1, 3, 416, 416)).astype(np.float32)
     (theirs,) = ort.InferenceSession(path).run(None, {"images": image})
     with torch.no_grad():
@@ -213,11 +213,11 @@ def test_what_is_not_yolox_is_refused(tmp_path, data):
     for name, content in (("a.onnx", b"nothing"), ("b.onnx", b"")):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(FormatError, match=name):
-            read_yolox(tmp_path / name)
+            read_onnx(tmp_path / name)
     with pytest.raises(FormatError, match="YOLOX-nano has"):
-        read_yolox(data / "weights" / "ultralight_nano_simplepose_192x256.onnx")
+        read_onnx(data / "weights" / "ultralight_nano_simplepose_192x256.onnx")
     with pytest.raises(InputError, match=r"gone\.onnx"):
-        read_yolox(tmp_path / "gone.onnx")
+        read_onnx(tmp_path / "gone.onnx")
 
 
 @pytest.mark.parametrize("width", [1.0, 1.75])

@@ -14,7 +14,7 @@ from onnx import numpy_helper
 
 from humanpose import nets
 from humanpose.api import PoseEstimator
-from humanpose.checkpoints.start.exported import read_exported
+from humanpose.checkpoints.start.onnx_file import read_onnx
 from humanpose.checkpoints.store import load_net, save_weights
 from humanpose.data.sets import evenly
 from humanpose.errors import MissingExtraError
@@ -199,7 +199,7 @@ def test_a_built_in_pose_network_passes_and_a_limit_of_zero_refuses(
     monkeypatch.setattr(accuracy_check, "_CALIBRATION", 100)
     shipped = weights_path("fast")
     weights, path = tmp_path / "fast.safetensors", tmp_path / "b.onnx"
-    save_weights(weights, read_exported(shipped), runtime.read_spec(shipped))
+    save_weights(weights, read_onnx(shipped), runtime.read_spec(shipped))
     call = ("export", weights, "-o", path, "--precision", "int8")
     call += ("--calibrate", f"lspet={data / 'lspet'}")
     code, out, _ = cli(*call)

@@ -19,10 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from humanpose.errors import FormatError, InputError, LimitError
+from humanpose.errors import EXIT_USAGE, FormatError, InputError, LimitError
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
+_ERRORS = {kind.__name__: kind for kind in (InputError, FormatError, LimitError)}
 _MEMORY = 2 << 30
 _TIMEOUT_S = 120.0
 _PATIENCE = 5  # seconds by the clock for each of a processor
@@ -47,7 +48,7 @@ def parse(
             a busy machine; where the system cannot limit the former, this is by the clock.
 
     Raises:
-        InputError: if the file is not there.
+        InputError: if the file is not there, or the parser raises one.
         FormatError: if the parser fails or crashes on it; LimitError on time-out.
     """
     if not path.is_file():
@@ -64,10 +65,15 @@ def parse(
         raise LimitError(late)
     if child.returncode != 0:
         said = child.stderr.decode(errors="replace").strip().splitlines()
+        kind, _, reason = said[-1].partition(": ") if said else ("", "", "")
+        if child.returncode == EXIT_USAGE and kind in _ERRORS:
+            named = reason if str(path) in reason else f"{path}: {reason}"
+            raise _ERRORS[kind](named)
         reason = said[-1][:200] if said and child.returncode > 0 else "the reader crashed on it"
         raise FormatError(f"{path}: damaged or not what it should be ({reason})")
-    with np.load(io.BytesIO(child.stdout), allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+    with np.load(io.BytesIO(child.stdout), allow_pickle=False) as found:
+        names, *arrays = (found[name] for name in found.files)
+        return dict(zip(names.tolist(), arrays, strict=True))
 
 
 def _limit(memory: int, seconds: float) -> None:
@@ -87,10 +93,10 @@ def _child(module: str, function: str, path: str, memory: str, seconds: str) -> 
     try:
         arrays = parser(path)
     except BaseException as error:  # whatever it is, the parent needs one line
-        sys.exit(f"{type(error).__name__}: {' '.join(str(error).split())}")
-    out = io.BytesIO()
-    np.savez(out, allow_pickle=False, **arrays)
-    sys.stdout.buffer.write(out.getvalue())
+        print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(EXIT_USAGE if isinstance(error, InputError) else 1)
+    # Names apart: as names of a zip file's members some would be cut or clash.
+    np.savez(sys.stdout.buffer, np.array([*arrays]), *arrays.values(), allow_pickle=False)
 
 
 if __name__ == "__main__":

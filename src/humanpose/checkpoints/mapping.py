@@ -9,13 +9,24 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from humanpose import sandbox
+from humanpose.checkpoints.legacy.caffe import parse_caffemodel
+from humanpose.checkpoints.legacy.openpose_pickle import parse_openpose_pickle
+from humanpose.checkpoints.legacy.pth import read_pth
+from humanpose.checkpoints.legacy.tensorflow import (
+    checkpoint_file,
+    parse_tf_checkpoint,
+    parse_tf_graph,
+)
 from humanpose.errors import InputError, printable
+from humanpose.files import file_size
 
 # Kind of file -> nets that it can hold, as beginnings of their names.
 KINDS: dict[str, tuple[str, ...]] = {
@@ -28,6 +39,13 @@ KINDS: dict[str, tuple[str, ...]] = {
     "hourglass": ("hourglass",),
 }
 
+# The others are files of PyTorch.
+_PARSERS = {
+    "caffe": parse_caffemodel,
+    "tensorflow": parse_tf_checkpoint,
+    "tensorflow-graph": parse_tf_graph,
+    "openpose-pickle": parse_openpose_pickle,
+}
 _PARAMETERS = {"weights": "weight", "kernel": "weight", "biases": "bias", "bias": "bias"}
 _OPTIMIZERS = re.compile(r"(?i)(adam|momentum|rmsprop|adagrad|adadelta|ftrl|optimizer)\w*$")
 _PSYCHARO = ("PersonNet", "PoseNet")
@@ -55,6 +73,25 @@ class Import:
     missing: tuple[str, ...]
     left_over: tuple[str, ...]
     refused: tuple[str, ...]
+
+
+def read_foreign(kind: str, path: Path) -> Mapping[str, np.ndarray[Any, Any] | Tensor]:
+    """Tensors of a foreign file by its own names; nothing in it is executed.
+
+    Files of `kind` other than PyTorch's are parsed in a child process with limits of memory and
+    time.
+
+    Raises:
+        InputError: if the file is not there.
+        FormatError, LimitError: as the reader of the kind says.
+    """
+    if kind not in _PARSERS:
+        return read_pth(path)
+    if kind == "tensorflow":
+        path, size = checkpoint_file(path)
+    else:
+        size = file_size(path)
+    return sandbox.parse(_PARSERS[kind], path, memory=(1 << 30) + 8 * size)
 
 
 def to_net(

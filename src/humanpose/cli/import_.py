@@ -73,7 +73,7 @@ def import_weights(
     if net not in nets.NETS:
         raise InputError(f"unknown network {net!r}; there are: {', '.join(sorted(nets.NETS))}")
     mapping.check_kind(kind, net)
-    arrays = _read(kind, file)
+    arrays = mapping.read_foreign(kind, file)
     psycharo = kind.startswith("tensorflow") and not mapping.is_timctho(arrays)
     given = {
         "joints": joints,
@@ -98,31 +98,6 @@ def import_weights(
         recipe += f"; not in it, started at random: {', '.join(found.missing)}"
     store.save_weights(output, made.state_dict() | found.state, replace(spec, recipe=recipe))
     typer.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB, network {net}")
-
-
-def _read(kind: str, file: Path) -> dict[str, Any]:
-    """Tensors of `file` by its own names."""
-    match kind:
-        case "caffe":
-            from humanpose.checkpoints.legacy.caffe import read_caffemodel
-
-            return read_caffemodel(file)
-        case "tensorflow":
-            from humanpose.checkpoints.legacy.tensorflow import read_tf_checkpoint
-
-            return read_tf_checkpoint(file)
-        case "tensorflow-graph":
-            from humanpose.checkpoints.legacy.tensorflow import read_tf_graph
-
-            return read_tf_graph(file)
-        case "openpose-pickle":
-            from humanpose.checkpoints.legacy.openpose_pickle import read_openpose_pickle
-
-            return read_openpose_pickle(file)
-        case _:
-            from humanpose.checkpoints.legacy.pth import read_pth
-
-            return {**read_pth(file)}
 
 
 def _sha(file: Path, sha256: Any) -> str:

@@ -12,9 +12,8 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from humanpose import nets
-from humanpose.checkpoints.start.exported import read_exported
 from humanpose.checkpoints.start.movenet import read_movenet
-from humanpose.checkpoints.start.yolox import read_yolox
+from humanpose.checkpoints.start.onnx_file import read_onnx
 from humanpose.checkpoints.store import load_weights, start_from
 from humanpose.data.detection import PersonDataset, pictures_of
 from humanpose.data.pose import PoseDataset, has_teacher, with_square_box
@@ -272,6 +271,5 @@ def start_state(start: str) -> dict[str, Tensor]:
     if path.suffix in (".tflite", ".json"):
         return read_movenet(path)
     if path.suffix == ".onnx":
-        own = read_exported(path)
-        return read_yolox(path) if own is None else own
+        return read_onnx(path)
     return load_weights(path)[0]

@@ -11,365 +11,249 @@ saved_tensor_slice.proto, tensorflow/core/framework/{graph,node_def,tensor}.prot
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from humanpose.checkpoints.legacy import leveldb_table, protobuf_wire
+from humanpose.checkpoints.legacy import leveldb_table, protobuf
 from humanpose.errors import FormatError, InputError, LimitError
 from humanpose.files import file_size, read_limited
+from humanpose.sandbox import Arrays
 
 Array = np.ndarray[Any, Any]
 
 _INDEX_BYTES = 64 << 20
-_FILE_BYTES = 2 << 30
+_FILE_BYTES = (2 << 30) - 1  # of a protobuf message, at most
 _MAX_DIMS = 8
 _MAX_SHARDS = 1000
-# DataType of types.proto; what is not here (texts, flags) is left out.
-_DTYPES = {1: "f4", 2: "f8", 3: "i4", 9: "i8", 19: "f2"}
+_PARTITIONED = "is a partitioned variable; save the network unpartitioned"
+# DataType of types.proto -> numpy's, field of a TensorProto that lists such values.
+# What is not here (texts, flags) is left out.
+_DTYPES = {
+    1: ("f4", "float_val"),
+    2: ("f8", "double_val"),
+    3: ("i4", "int_val"),
+    9: ("i8", "int64_val"),
+    19: ("f2", "half_val"),
+}
+
+_MESSAGES = protobuf.messages(
+    Dim="optional int64 size = 1",
+    Shape="repeated Dim dim = 2; optional bool unknown_rank = 3",
+    Tensor="""
+        optional int32 dtype = 1; optional Shape tensor_shape = 2; optional bytes content = 4;
+        repeated float float_val = 5; repeated double double_val = 6; repeated int32 int_val = 7;
+        repeated int64 int64_val = 10; repeated int32 half_val = 13
+    """,
+    # A checkpoint's header and entries.
+    Header="optional int32 num_shards = 1; optional int32 endianness = 2",
+    Entry="""
+        optional int32 dtype = 1; optional Shape shape = 2; optional int32 shard_id = 3;
+        optional int64 offset = 4; optional int64 size = 5; optional fixed32 crc32c = 6;
+        repeated bytes slices = 7
+    """,
+    # The format before TensorFlow 0.12.
+    SavedTensorSlices="optional Meta meta = 1; optional Saved data = 2",
+    Meta="repeated SavedMeta tensor = 1",
+    SavedMeta="optional bytes name = 1; optional Shape shape = 2; optional int32 type = 3",
+    Saved="optional bytes name = 1; optional Slice slice = 2; optional Tensor data = 3",
+    Slice="repeated bytes extent = 1",
+    # Graphs.
+    Graph="repeated Node node = 1",
+    Node="optional bytes name = 1; optional bytes op = 2; repeated Attribute attr = 5",
+    Attribute="optional bytes key = 1; optional Value value = 2",
+    Value="optional Tensor tensor = 8",
+)
 
 
-@dataclass(slots=True)
-class _Entry:
-    """BundleEntryProto: where a tensor lies in its shard."""
-
-    dtype: int = 0
-    shape: tuple[int, ...] = ()
-    shard: int = 0
-    offset: int = 0
-    size: int = 0
-    crc: int = 0
-    sliced: bool = False
-
-
-def read_tf_checkpoint(path: Path) -> dict[str, Array]:
+def parse_tf_checkpoint(path: str) -> Arrays:
     """Variables by their TensorFlow names, in TensorFlow's layouts and types.
 
+    Call it in a child process.
+
     Args:
-        path: NAME, NAME.index or a NAME.data file of the present format, or the one file of the
-            format before TensorFlow 0.12. Numbers only: texts and flags are left out.
+        path: what `checkpoint_file` gives. Numbers only: texts and flags are left out.
 
     Raises:
         InputError: if a file is not there.
         LimitError: if it asks for more than the limits above.
         FormatError: if it is damaged (checksums are compared) or something else.
     """
+    index = path.endswith(".index")
+    content = read_limited(path, _INDEX_BYTES if index else _FILE_BYTES)
+    try:
+        items = dict(leveldb_table.items(content))
+    except (FormatError, LimitError) as error:
+        raise type(error)(f"{path}: {error}") from error
+    if index:
+        return _read_shards(Path(path), items)
+    return _first_format(path, items, room=max(4 * len(content), 1 << 20))
+
+
+def checkpoint_file(path: Path) -> tuple[Path, int]:
+    """The file that holds a checkpoint's names, and the bytes of all of its files.
+
+    Args:
+        path: NAME, NAME.index or a NAME.data file of the present format, or the one file of the
+            format before TensorFlow 0.12.
+    """
     stem = Path(str(path).split(".data-")[0].removesuffix(".index"))
     index = stem.with_name(f"{stem.name}.index")
-    if index.exists():
-        with protobuf_wire.naming(index):
-            header, entries = _bundle(read_limited(index, _INDEX_BYTES))
-        return _read_shards(stem, header, entries)
-    if not stem.is_file():
-        raise InputError(f"{index} does not exist; a checkpoint is NAME.index and NAME.data files")
-    with protobuf_wire.naming(stem):
-        return _first_format(read_limited(stem, _FILE_BYTES))
+    if not index.exists():
+        if not stem.is_file():
+            raise InputError(
+                f"{index} does not exist; a checkpoint is NAME.index and NAME.data files"
+            )
+        return stem, file_size(stem)
+    shards = (part for part in stem.parent.iterdir() if part.name.startswith(f"{stem.name}.data-"))
+    return index, sum(part.stat().st_size for part in shards) + file_size(index)
 
 
-def read_tf_graph(path: Path) -> dict[str, Array]:
-    """Values of the constants of a frozen graph (.pb) by node name.
+def parse_tf_graph(path: str) -> Arrays:
+    """Values of the constants of a frozen graph (.pb) by node name; call it in a child process.
 
     Raises:
         InputError: if the file is not there.
         LimitError: if it, or what it asks for, is larger than the limits above.
         FormatError: if it is damaged, or holds no constants.
     """
-    with protobuf_wire.naming(path):
-        content = read_limited(path, _FILE_BYTES)
-        found: dict[str, Array] = {}
-        spare = [max(4 * len(content), 1 << 20)]  # bytes that repeated values may grow to
-        for part in protobuf_wire.fields(memoryview(content)):
-            if part.number == 1:
-                _add_constant(protobuf_wire.content(part), found, spare)
-        if not found:
-            raise FormatError("holds no constants; is it a frozen graph?")
-        return found
+    content = read_limited(path, _FILE_BYTES)
+    room = max(4 * len(content), 1 << 20)
+    found: Arrays = {}
+    for node in protobuf.decode(_MESSAGES["Graph"], content, path).node:
+        name = protobuf.text(node.name, path)
+        for attribute in node.attr:
+            if node.op != b"Const" or attribute.key != b"value":
+                continue
+            if name in found:
+                raise FormatError(f"{path}: damaged: two nodes are called {name[:60]!r}")
+            tensor = attribute.value.tensor
+            where = f"{path}: {name[:60]!r}"
+            if tensor.dtype in _DTYPES:
+                shape = _shape(tensor.tensor_shape, where)
+                found[name] = _array(tensor, tensor.dtype, shape, room, where)
+    if not found:
+        raise FormatError(f"{path}: holds no constants; is it a frozen graph?")
+    return found
 
 
 # ------------------------------------------------------------------------------- present format
 
 
-def _bundle(content: bytes) -> tuple[tuple[int, str], dict[str, _Entry]]:
-    """(shards, byte order) and the entries of an index file."""
-    header: tuple[int, str] | None = None
-    entries: dict[str, _Entry] = {}
-    for key, value in leveldb_table.items(content):
-        if key == b"":
-            header = _header(memoryview(value))
-            continue
+def _read_shards(index: Path, items: dict[bytes, bytes]) -> Arrays:
+    """Tensors of the shards beside `index`, whose table holds `items`."""
+    if b"" not in items:
+        raise FormatError(f"{index}: holds no header of a TensorFlow checkpoint")
+    header = protobuf.decode(_MESSAGES["Header"], items.pop(b""), index)
+    order, shards = ">" if header.endianness else "<", header.num_shards
+    if not 0 < shards <= _MAX_SHARDS:
+        raise FormatError(f"{index}: damaged: {shards} shards")
+    by_shard: dict[int, dict[str, Any]] = {}
+    names = []
+    for key, value in items.items():
+        entry = protobuf.decode(_MESSAGES["Entry"], value, index)
         try:
             name = key.decode()
         except UnicodeDecodeError:
             continue  # a slice of a partitioned variable, refused below under its own name
-        if header is None or name in entries:
-            raise FormatError(f"damaged: no header, or {name[:60]!r} twice")
-        entries[name] = _entry(memoryview(value))
-    if header is None:
-        raise FormatError("holds no header of a TensorFlow checkpoint")
-    return header, entries
-
-
-def _header(view: memoryview) -> tuple[int, str]:
-    shards, order = 0, "<"
-    for part in protobuf_wire.fields(view):
-        if part.number == 1:
-            shards = protobuf_wire.whole(part)
-        elif part.number == 2:
-            order = ">" if protobuf_wire.whole(part) else "<"
-    if not 0 < shards <= _MAX_SHARDS:
-        raise FormatError(f"damaged: {shards} shards")
-    return shards, order
-
-
-def _entry(view: memoryview) -> _Entry:
-    entry = _Entry()
-    for part in protobuf_wire.fields(view):
-        match part.number:
-            case 1:
-                entry.dtype = protobuf_wire.whole(part)
-            case 2:
-                entry.shape = _shape(protobuf_wire.content(part))
-            case 3:
-                entry.shard = protobuf_wire.whole(part)
-            case 4:
-                entry.offset = protobuf_wire.whole(part)
-            case 5:
-                entry.size = protobuf_wire.whole(part)
-            case 6:
-                entry.crc = protobuf_wire.fixed(part)
-            case 7:
-                entry.sliced = True
-    return entry
-
-
-def _shape(view: memoryview) -> tuple[int, ...]:
-    """TensorShapeProto; a size of -1 (unknown) or a shape of unknown rank is refused."""
-    sizes = []
-    for part in protobuf_wire.fields(view):
-        if part.number == 2:
-            size = 0
-            for inner in protobuf_wire.fields(protobuf_wire.content(part)):
-                if inner.number == 1:
-                    size = protobuf_wire.signed(protobuf_wire.whole(inner))
-            sizes.append(size)
-        elif part.number == 3 and protobuf_wire.whole(part):
-            raise FormatError("holds a tensor of unknown shape")
-        if len(sizes) > _MAX_DIMS or (sizes and not 0 <= sizes[-1] < 1 << 40):
-            raise FormatError(f"damaged: a tensor of shape {tuple(sizes)}")
-    return tuple(sizes)
-
-
-def _read_shards(
-    stem: Path, header: tuple[int, str], entries: dict[str, _Entry]
-) -> dict[str, Array]:
-    shards, order = header
-    paths = [stem.with_name(f"{stem.name}.data-{i:05}-of-{shards:05}") for i in range(shards)]
-    by_shard: dict[int, list[str]] = {}
-    for name, entry in entries.items():
         if entry.dtype in _DTYPES:
-            by_shard.setdefault(entry.shard, []).append(name)
-    found: dict[str, Array] = {}
-    for shard, names in sorted(by_shard.items()):
-        if shard >= shards:
-            raise FormatError(f"{stem}.index: damaged: shard {shard} of {shards}")
-        length, claimed = file_size(paths[shard]), 0
+            names.append(name)
+            by_shard.setdefault(entry.shard_id, {})[name] = entry
+    found: Arrays = {}
+    for shard, entries in sorted(by_shard.items()):
+        if not 0 <= shard < shards:
+            raise FormatError(f"{index}: damaged: shard {shard} of {shards}")
+        path = index.with_name(f"{index.stem}.data-{shard:05}-of-{shards:05}")
+        length, claimed = file_size(path), 0
         if length > _FILE_BYTES:
-            raise LimitError(f"{paths[shard]} has {length:,} bytes (limit {_FILE_BYTES:,})")
-        with open(paths[shard], "rb") as file, protobuf_wire.naming(paths[shard]):
-            for name in names:
-                entry = entries[name]
-                claimed += _checked(name, entry, length)
+            raise LimitError(f"{path} has {length:,} bytes (limit {_FILE_BYTES:,})")
+        with open(path, "rb") as file:
+            for name, entry in entries.items():
+                where = f"{path}: {name[:60]!r}"
+                kind = np.dtype(f"{order}{_DTYPES[entry.dtype][0]}")
+                shape = _checked(entry, kind, length, where)
+                claimed += entry.size
                 if claimed > length:
-                    raise FormatError(f"{name[:60]!r} lies where another tensor lies")
+                    raise FormatError(f"{where} lies where another tensor lies")
                 file.seek(entry.offset)
                 raw = file.read(entry.size)
-                if leveldb_table.masked_crc32c(raw) != entry.crc:
-                    raise FormatError(f"{name[:60]!r} is damaged (its checksum differs)")
-                kind = np.dtype(f"{order}{_DTYPES[entry.dtype]}")
-                found[name] = np.frombuffer(raw, kind).reshape(entry.shape)
-    return {name: found[name] for name in entries if name in found}
+                if leveldb_table.masked_crc32c(raw) != entry.crc32c:
+                    raise FormatError(f"{where} is damaged (its checksum differs)")
+                found[name] = np.frombuffer(raw, kind).reshape(shape)
+    return {name: found[name] for name in names}
 
 
-def _checked(name: str, entry: _Entry, length: int) -> int:
-    """Bytes of `entry`, which lies inside a shard of `length` bytes."""
-    if entry.sliced:
-        raise FormatError(
-            f"{name[:60]!r} is a partitioned variable; save the network unpartitioned"
-        )
-    if entry.size != math.prod(entry.shape) * np.dtype(_DTYPES[entry.dtype]).itemsize:
-        raise FormatError(f"{name[:60]!r}: {entry.size:,} bytes for the shape {entry.shape}")
-    if entry.offset + entry.size > length:
-        raise FormatError(f"{name[:60]!r} lies beyond the file's {length:,} bytes; cut short")
-    return entry.size
+def _checked(entry: Any, kind: np.dtype[Any], length: int, where: str) -> tuple[int, ...]:
+    """The shape of an entry that lies inside a shard of `length` bytes and fits its size."""
+    if entry.slices:
+        raise FormatError(f"{where} {_PARTITIONED}")
+    shape = _shape(entry.shape, where)
+    if entry.size != math.prod(shape) * kind.itemsize:
+        raise FormatError(f"{where}: {entry.size:,} bytes for the shape {shape}")
+    if entry.offset < 0 or entry.offset + entry.size > length:
+        raise FormatError(f"{where} lies beyond the file's {length:,} bytes; cut short")
+    return shape
 
 
 # --------------------------------------------------------------------------- the format before
 
 
-def _first_format(content: bytes) -> dict[str, Array]:
-    """A table of SavedTensorSlices: under "" names, types and shapes, then the values of each."""
-    known: dict[str, _Values] = {}
-    found: dict[str, Array] = {}
-    spare = [max(4 * len(content), 1 << 20)]
-    for key, value in leveldb_table.items(content):
-        for part in protobuf_wire.fields(memoryview(value)):
-            if key == b"" and part.number == 1:
-                known = dict(_described(protobuf_wire.content(part)))
-            elif key != b"" and part.number == 2:
-                name, view = _slice(protobuf_wire.content(part))
-                if name in found or name not in known:
-                    raise FormatError(f"damaged: {name[:60]!r} twice, or not in the list of names")
-                array = _tensor(name, view, spare, known[name])
-                if array is not None:
-                    found[name] = array
+def _first_format(path: str, items: dict[bytes, bytes], room: int) -> Arrays:
+    """Tensors of SavedTensorSlices: under "" types and shapes by name, then each's values."""
+    known: dict[str, Any] = {}
+    found: Arrays = {}
+    for key, value in items.items():
+        saved = protobuf.decode(_MESSAGES["SavedTensorSlices"], value, path)
+        if key == b"":
+            known = {protobuf.text(entry.name, path): entry for entry in saved.meta.tensor}
+            continue
+        if not saved.HasField("data"):
+            continue
+        name = protobuf.text(saved.data.name, path)
+        where = f"{path}: {name[:60]!r}"
+        if any(saved.data.slice.extent):  # with a start or a length
+            raise FormatError(f"{where} {_PARTITIONED}")
+        if name in found or name not in known:
+            raise FormatError(f"{where}: damaged: twice, or not in the list of names")
+        entry = known[name]
+        if entry.type in _DTYPES:
+            shape = _shape(entry.shape, where)
+            found[name] = _array(saved.data.data, entry.type, shape, room, where)
     if not found:
-        raise FormatError("holds no tensors of a TensorFlow checkpoint")
+        raise FormatError(f"{path}: holds no tensors of a TensorFlow checkpoint")
     return found
 
 
-def _described(view: memoryview) -> Iterator[tuple[str, _Values]]:
-    """SavedTensorSliceMeta: type and shape by name, the values still missing."""
-    for part in protobuf_wire.fields(view):
-        if part.number == 1:
-            name, values = "", _Values()
-            for inner in protobuf_wire.fields(protobuf_wire.content(part)):
-                if inner.number == 1:
-                    name = protobuf_wire.text(inner)
-                elif inner.number == 2:
-                    values.shape = _shape(protobuf_wire.content(inner))
-                elif inner.number == 3:
-                    values.dtype = protobuf_wire.whole(inner)
-            yield name, values
+# ------------------------------------------------------------------------------------- tensors
 
 
-def _slice(view: memoryview) -> tuple[str, memoryview]:
-    """Name and TensorProto of a SavedSlice, which must be the whole tensor."""
-    name, tensor = "", memoryview(b"")
-    for part in protobuf_wire.fields(view):
-        if part.number == 1:
-            name = protobuf_wire.text(part)
-        elif part.number == 2 and _is_part(protobuf_wire.content(part)):
-            raise FormatError(
-                f"{name[:60]!r} is a partitioned variable; save the network unpartitioned"
-            )
-        elif part.number == 3:
-            tensor = protobuf_wire.content(part)
-    return name, tensor
+def _shape(message: Any, where: str) -> tuple[int, ...]:
+    """TensorShapeProto; a size of -1 (unknown) or a shape of unknown rank is refused."""
+    if message.unknown_rank:
+        raise FormatError(f"{where}: a tensor of unknown shape")
+    sizes = tuple(dim.size for dim in message.dim[: _MAX_DIMS + 1])
+    if len(sizes) > _MAX_DIMS or not all(0 <= size < 1 << 40 for size in sizes):
+        raise FormatError(f"{where}: damaged: a tensor of shape {sizes}")
+    return sizes
 
 
-def _is_part(view: memoryview) -> bool:
-    """Whether a TensorSliceProto is less than the whole: an extent with a start or a length."""
-    return any(
-        len(protobuf_wire.content(part)) > 0
-        for part in protobuf_wire.fields(view)
-        if part.number == 1
-    )
+def _array(tensor: Any, dtype: int, shape: tuple[int, ...], room: int, where: str) -> Array:
+    """The array of a TensorProto, whose values are bytes or a list.
 
-
-# ------------------------------------------------------------------------------------- graphs
-
-
-def _add_constant(view: memoryview, found: dict[str, Array], spare: list[int]) -> None:
-    """One NodeDef; constants only."""
-    name, op, value = "", "", None
-    for part in protobuf_wire.fields(view):
-        if part.number == 1:
-            name = protobuf_wire.text(part)
-        elif part.number == 2:
-            op = protobuf_wire.text(part)
-        elif part.number == 5:  # an entry of the map `attr`
-            key, attr = "", memoryview(b"")
-            for inner in protobuf_wire.fields(protobuf_wire.content(part)):
-                if inner.number == 1:
-                    key = protobuf_wire.text(inner)
-                elif inner.number == 2:
-                    attr = protobuf_wire.content(inner)
-            if key == "value":
-                value = attr
-    if op != "Const" or value is None:
-        return
-    for part in protobuf_wire.fields(value):
-        if part.number == 8:
-            array = _tensor(name, protobuf_wire.content(part), spare)
-            if name in found:
-                raise FormatError(f"damaged: two nodes are called {name[:60]!r}")
-            if array is not None:
-                found[name] = array
-
-
-@dataclass(slots=True)
-class _Values:
-    """TensorProto: the values as bytes, or one by one in a list of their type."""
-
-    dtype: int = 0
-    shape: tuple[int, ...] = ()
-    content: memoryview = field(default_factory=lambda: memoryview(b""))
-    listed: bytearray = field(default_factory=bytearray)
-
-
-def _half(part: protobuf_wire.Field) -> Iterator[bytes]:
-    return (int(v & 0xFFFF).to_bytes(2, "little") for v in protobuf_wire.integers(part))
-
-
-def _int32(part: protobuf_wire.Field) -> Iterator[bytes]:
-    return ((v & 0xFFFFFFFF).to_bytes(4, "little") for v in protobuf_wire.integers(part))
-
-
-def _int64(part: protobuf_wire.Field) -> Iterator[bytes]:
-    return (v.to_bytes(8, "little") for v in protobuf_wire.integers(part))
-
-
-# Field of TensorProto that lists the values -> DataType it belongs to, and its bytes.
-_LISTS: dict[int, tuple[int, Callable[[protobuf_wire.Field], Iterator[bytes]]]] = {
-    5: (1, lambda part: iter((bytes(protobuf_wire.scalars(part, 4)),))),
-    6: (2, lambda part: iter((bytes(protobuf_wire.scalars(part, 8)),))),
-    7: (3, _int32),
-    10: (9, _int64),
-    13: (19, _half),
-}
-
-
-def _tensor(
-    name: str, view: memoryview, spare: list[int], described: _Values | None = None
-) -> Array | None:
-    """The array of a TensorProto, or None if it does not hold numbers of a known type.
-
-    Args:
-        name: for messages.
-        view: the message; type and shape are in it, or `described`.
-        spare: bytes that repeated values may still take, in a list of one; counted down.
-        described: a type and a shape.
+    Fewer values than elements: the last one stands for the rest (none: zeros), up to `room` bytes.
     """
-    values = described or _Values()
-    for part in protobuf_wire.fields(view):
-        if part.number == 1:
-            values.dtype = protobuf_wire.whole(part)
-        elif part.number == 2:
-            values.shape = _shape(protobuf_wire.content(part))
-        elif part.number == 4:
-            values.content = protobuf_wire.content(part)
-        elif part.number in _LISTS and _LISTS[part.number][0] == values.dtype:
-            for piece in _LISTS[part.number][1](part):
-                values.listed += piece
-    if values.dtype not in _DTYPES:
-        return None
-    kind, count = np.dtype(f"<{_DTYPES[values.dtype]}"), math.prod(values.shape)
-    if len(values.content):
-        if len(values.content) != count * kind.itemsize:
-            raise FormatError(
-                f"{name[:60]!r}: {len(values.content):,} bytes for shape {values.shape}"
-            )
-        return np.frombuffer(values.content, kind).reshape(values.shape)
-    listed = np.frombuffer(bytes(values.listed), kind)
-    if len(listed) == count:
-        return listed.reshape(values.shape)
-    # Fewer values than elements: the last one stands for the rest (none: zeros).
-    spare[0] -= count * kind.itemsize
-    if len(listed) > count or spare[0] < 0:
-        raise FormatError(f"{name[:60]!r}: {len(listed):,} values for shape {values.shape}")
+    code, field = _DTYPES[dtype]
+    kind, count = np.dtype(f"<{code}"), math.prod(shape)
+    if tensor.content:
+        if len(tensor.content) != count * kind.itemsize:
+            raise FormatError(f"{where}: {len(tensor.content):,} bytes for shape {shape}")
+        return np.frombuffer(tensor.content, kind).reshape(shape)
+    listed = np.array(getattr(tensor, field), kind if code != "f2" else np.int64)
+    if code == "f2":
+        listed = listed.astype(np.uint16).view(kind)
+    if len(listed) > count or (len(listed) < count and count * kind.itemsize > room):
+        raise FormatError(f"{where}: {len(listed):,} values for shape {shape}")
     array = np.full(count, listed[-1] if len(listed) else 0, kind)
     array[: len(listed)] = listed
-    return array.reshape(values.shape)
+    return array.reshape(shape)

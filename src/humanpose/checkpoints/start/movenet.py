@@ -8,6 +8,11 @@ person centre, joint regression, joint offset); the first is taken.
 
 from __future__ import annotations
 
+import base64
+import json
+import math
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,49 +20,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from humanpose.checkpoints.start import tfjs
+from humanpose import nets
 from humanpose.errors import FormatError, InputError
-from humanpose.nets.mobilenet import Block, Head, MobileNetV2, Pyramid, SameConv, Separable
+from humanpose.files import read_limited
+from humanpose.types import F32
 
 _WIDTHS = (1.0, 1.75)  # Lightning, Thunder
-
-
-class _MoveNet(nn.Module):
-    """The part of MoveNet that is read, its layers declared in the file's order."""
-
-    def __init__(self, width: float) -> None:
-        super().__init__()
-        self.backbone = MobileNetV2(width=width)
-        self.pyramid = Pyramid(self.backbone.widths)
-        self.maps = Head(self.pyramid.width, 17)
-
-    def convolutions(self) -> list[tuple[str, nn.Conv2d]]:
-        """(name, convolution) in the order in which the graph runs them."""
-        order: list[nn.Module] = [self.backbone.stem, *self.backbone.blocks]
-        if self.backbone.head is not None:
-            order.append(self.backbone.head)
-        order.append(self.pyramid.top)
-        for lateral, smooth in zip(self.pyramid.laterals, self.pyramid.smooths, strict=True):
-            order += [lateral, smooth]
-        order.append(self.maps)
-        names = {module: name for name, module in self.named_modules()}
-        return [(names[conv], conv) for module in order for conv in _convs(module)]
-
-
-def _convs(module: nn.Module) -> list[nn.Conv2d]:
-    parts: list[nn.Module | None]
-    match module:
-        case SameConv():
-            return [module.conv]
-        case Block():
-            parts = [module.expand, module.depthwise, module.project]
-        case Separable():
-            parts = [module.depthwise, module.pointwise]
-        case Head():
-            parts = [module.separable, module.out]
-        case _:
-            raise TypeError(type(module).__name__)
-    return [conv for part in parts if part is not None for conv in _convs(part)]
+_LAST = "kpt_heatmap_0/conv2d_5/"  # in the name of the weights of the joint maps
+_LIMIT_JSON, _LIMIT_WEIGHTS = 16 << 20, 256 << 20
+_CONVOLUTIONS = ("Conv2D", "_FusedConv2D", "DepthwiseConv2dNative", "FusedDepthwiseConv2dNative")
 
 
 def read_movenet(path: Path) -> dict[str, Tensor]:
@@ -69,15 +40,13 @@ def read_movenet(path: Path) -> dict[str, Tensor]:
         InputError: if the file is not there.
         FormatError: if it is not MoveNet's.
     """
-    if path.suffix == ".json":
-        found = tfjs.convolutions(path, "kpt_heatmap_0/conv2d_5/")
-    else:
-        found = _graph_convolutions(path)
-    fitting = [width for width in _WIDTHS if _fits(found[:1], _MoveNet(width).backbone.stem.conv)]
-    expected = _MoveNet(fitting[0] if fitting else 1.0).convolutions()
+    found = tfjs_convolutions(path, _LAST) if path.suffix == ".json" else _tflite(path)
+    size = found[0][0].size
+    layers = [movenet_layers(width) for width in _WIDTHS]
+    expected = next((each for each in layers if each[0][1].weight.numel() == size), layers[0])
     state: dict[str, Tensor] = {}
     for i, (name, conv) in enumerate(expected):
-        if not _fits(found[i : i + 1], conv):
+        if i >= len(found) or found[i][0].size != conv.weight.numel():
             raise FormatError(f"{path}: not MoveNet (layer {i}, {name}, does not fit)")
         weight, bias = found[i]
         state[f"{name}.weight"] = torch.from_numpy(weight.reshape(tuple(conv.weight.shape)).copy())
@@ -85,11 +54,21 @@ def read_movenet(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _fits(found: list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]], conv: nn.Conv2d) -> bool:
-    return bool(found) and found[0][0].size == conv.weight.numel()
+def movenet_layers(width: float) -> list[tuple[str, nn.Conv2d]]:
+    """(name in `lite`, convolution) in the order in which MoveNet's graph runs them."""
+    net = nets.create("lite", joints=17, width=width)
+    found = [(name, part) for name, part in net.named_modules() if isinstance(part, nn.Conv2d)]
+
+    def place(layer: tuple[str, nn.Conv2d]) -> tuple[int, int]:
+        # Each lateral of the pyramid stands before its smoothing.
+        level = re.match(r"pyramid\.(?:laterals|smooths)\.(\d)", layer[0])
+        part = ("backbone", "pyramid", "maps").index(layer[0].partition(".")[0])
+        return part, int(level[1]) if level else -1
+
+    return sorted(found, key=place)
 
 
-def _graph_convolutions(path: Path) -> list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+def _tflite(path: Path) -> list[tuple[F32, F32]]:
     """(weight, bias) of every convolution in topological order, dequantised."""
     import openvino as ov
 
@@ -121,3 +100,87 @@ def _bias_after(op: Any, path: Path) -> Any:
     if add.get_type_name() != "Add":
         raise FormatError(f"{path}: a convolution without bias ({op.get_friendly_name()})")
     return add.input_value(1)
+
+
+# ------------------------------------------------------------------------------ TensorFlow.js
+
+
+def tfjs_convolutions(path: Path, below: str) -> list[tuple[F32, F32]]:
+    """(weight, bias) of every convolution that the result of one of them needs, that one last.
+
+    Args:
+        path: the .json file of a graph model; its weights lie in files beside it.
+        below: part of the name of that convolution's weights; it must be of one only.
+
+    Returns:
+        In the order in which they have to run. Weights (out, in, height, width), in = 1 where they
+        are depthwise; biases zero where there are none.
+
+    Raises:
+        InputError: if a file is not there.
+        FormatError: if they are not such a model.
+    """
+    try:
+        model = json.loads(read_limited(path, _LIMIT_JSON))
+        nodes = {node["name"]: node for node in model["modelTopology"]["node"]}
+        tensors = dict(_tensors(model["weightsManifest"], path))
+        (last,) = (
+            name
+            for name, node in nodes.items()
+            if node["op"] in _CONVOLUTIONS and below in node["input"][1]
+        )
+        return [
+            _weights(nodes[name], tensors)
+            for name in _before(nodes, last)
+            if nodes[name]["op"] in _CONVOLUTIONS
+        ]
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise FormatError(f"{path}: not a TensorFlow.js graph model of it ({reason})") from error
+
+
+def _tensors(manifest: list[Any], path: Path) -> Iterator[tuple[str, F32]]:
+    """Name -> array of what is stored as floating point; of other numbers nothing is wanted."""
+    for group in manifest:
+        shards = [path.parent / Path(name).name for name in group["paths"]]
+        content = b"".join(read_limited(shard, _LIMIT_WEIGHTS) for shard in shards)
+        offset = 0
+        for entry in group["weights"]:
+            packed = entry.get("quantization", {})
+            kind = np.dtype(packed.get("dtype", entry["dtype"]))
+            count = math.prod(entry["shape"])
+            array = np.frombuffer(content, kind, count, offset).reshape(entry["shape"])
+            offset += count * kind.itemsize
+            if entry["dtype"] == "float32":
+                scale, least = packed.get("scale", 1.0), packed.get("min", 0.0)
+                yield (
+                    entry["name"],
+                    array.astype(np.float32) * np.float32(scale) + np.float32(least),
+                )
+
+
+def _before(nodes: dict[str, Any], last: str) -> list[str]:
+    """`last` and what it needs, each after its own needs; the first input's way goes first."""
+    order: dict[str, None] = {}
+    waiting = [(last, False)]
+    while waiting:
+        name, ready = waiting.pop()
+        if ready:
+            order[name] = None
+        elif name not in order:
+            inputs = [each.partition(":")[0].lstrip("^") for each in nodes[name].get("input", ())]
+            waiting.append((name, True))
+            waiting += [(each, False) for each in reversed(inputs) if each not in order]
+    return list(order)
+
+
+def _weights(node: dict[str, Any], tensors: dict[str, F32]) -> tuple[F32, F32]:
+    weight, *others = (tensors[name] for name in node["input"][1:] if name in tensors)
+    depthwise = "Depthwise" in node["op"]
+    weight = weight.transpose(2, 3, 0, 1) if depthwise else weight.transpose(3, 2, 0, 1)
+    if node["op"] in ("Conv2D", "DepthwiseConv2dNative"):
+        return weight, np.zeros(len(weight), np.float32)
+    fused = [base64.b64decode(name).decode() for name in node["attr"]["fused_ops"]["list"]["s"]]
+    if fused[:1] != ["BiasAdd"]:
+        raise ValueError(f"{node['name']} is fused with {', '.join(fused) or 'nothing'}")
+    return weight, others[0]

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 import typer
-from test_foreign_pickle import python2_pickle
-from test_foreign_tf import bundle, field, graph, tensor
+from makers.checkpoints import bundle, field, graph, python2_pickle, tensor, varint
 from torch import nn
 from typer.testing import CliRunner
 
@@ -189,16 +188,12 @@ def caffemodel(net: nn.Module) -> bytes:
     for name, part in net.named_children():
         blobs = [part.weight, part.bias]
         body = b"".join(
-            field(7, field(7, field(1, b"".join(_varint(n) for n in b.shape)))
+            field(7, field(7, field(1, b"".join(varint(n) for n in b.shape)))
                   + field(5, b.detach().numpy().tobytes()))
             for b in blobs
         )  # fmt: skip
         out += field(100, field(1, name.encode()) + body)
     return out
-
-
-def _varint(value: int) -> bytes:
-    return field(0, value)[1:]
 
 
 def write(tmp_path, kind: str, net: nn.Module):

@@ -1,46 +1,73 @@
-"""YOLOX-nano's published ONNX file as a start for `person`."""
+"""ONNX files as a start: our own exports, and YOLOX-nano's for `person`."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from google.protobuf.message import DecodeError
+from onnx import ModelProto, numpy_helper
+from onnx.checker import ValidationError
 from torch import Tensor, nn
 
+from humanpose import nets
 from humanpose.errors import FormatError
 from humanpose.files import read_limited
-from humanpose.nets.detector import PersonNet
+from humanpose.spec import METADATA_KEY, ModelSpec
 from humanpose.types import F32
 
-_LIMIT_BYTES = 64 << 20
+_LIMIT_BYTES = 512 << 20
+_NET, _HALF = "net.", "_half"  # as `humanpose export` names a network's tensors
 _PERSON = 0  # of COCO's 80 classes
 
 
-def read_yolox(path: Path) -> dict[str, Tensor]:
-    """State of `person` from an ONNX export of YOLOX-nano, its normalisation folded away.
-
-    The file's convolutions run in the order of ours; of its classes only the person stays.
+def read_onnx(path: Path) -> dict[str, Tensor]:
+    """State of the network in a file of `humanpose export`, or of `person` in YOLOX-nano's.
 
     Raises:
         InputError: if the file is not there or too large.
-        FormatError: if it is damaged, or another network.
+        FormatError: if it is damaged, quantised or another network, or its weights lie in a file
+            that is not beside it.
     """
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-    from onnx import ModelProto, numpy_helper
-
     try:
-        graph = ModelProto.FromString(read_limited(path, _LIMIT_BYTES)).graph
+        model = ModelProto.FromString(read_limited(path, _LIMIT_BYTES))
+    except DecodeError as error:
+        raise FormatError(f"{path}: not an ONNX file ({error})") from error
+    said = [entry.value for entry in model.metadata_props if entry.key == METADATA_KEY]
+    if not said:
+        return _yolox(path, model.graph)
+    if ModelSpec.from_json(said[0], origin=str(path)).precision != "float32":
+        raise FormatError(f"{path}: is quantised; a training starts from the float32 file")
+    try:
+        return {
+            tensor.name.removeprefix(_NET).removesuffix(_HALF): torch.from_numpy(
+                numpy_helper.to_array(tensor, str(path.parent)).copy()
+            ).float()
+            for tensor in model.graph.initializer
+            if tensor.name.startswith(_NET)
+        }
+    except (OSError, ValidationError) as error:
+        raise FormatError(f"{path}: the file that holds its weights is not here") from error
+
+
+def _yolox(path: Path, graph: Any) -> dict[str, Tensor]:
+    """State of `person` from an export of YOLOX-nano with its normalisation folded away.
+
+    The file's convolutions run in the order of ours; of its classes only the person stays.
+    """
+    try:
         constants = {tensor.name: tensor for tensor in graph.initializer}
         found = [
             tuple(numpy_helper.to_array(constants[name]) for name in node.input[1:])
             for node in graph.node
             if node.op_type == "Conv"
         ]
-    except (DecodeError, KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())[:120]
         raise FormatError(f"{path}: not an ONNX file of YOLOX-nano ({reason})") from error
-    net = PersonNet()
+    net = nets.create("person")
     wanted = {name: part for name, part in net.named_modules() if isinstance(part, nn.Conv2d)}
     if len(found) != len(wanted):
         raise FormatError(f"{path}: has {len(found)} convolutions, YOLOX-nano has {len(wanted)}")

@@ -8,8 +8,11 @@ import pytest
 import torch
 
 from humanpose import nets
-from humanpose.checkpoints.start.movenet import _MoveNet, read_movenet
-from humanpose.checkpoints.start.tfjs import convolutions
+from humanpose.checkpoints.start.movenet import (
+    movenet_layers,
+    read_movenet,
+    tfjs_convolutions,
+)
 from humanpose.errors import FormatError, InputError
 
 
@@ -76,7 +79,7 @@ def small(tmp_path):
 @pytest.mark.parametrize("shards", [1, 3])
 def test_convolutions_come_in_their_order_with_their_weights(small, shards):
     folder, nodes, arrays = small
-    found = convolutions(_written(folder, nodes, arrays, shards), "last/")
+    found = tfjs_convolutions(_written(folder, nodes, arrays, shards), "last/")
     assert [weight.shape for weight, _ in found] == [
         (4, 2, 3, 3),
         (4, 1, 3, 3),
@@ -95,32 +98,31 @@ def test_what_is_not_such_a_model_is_said(small):
     folder, nodes, arrays = small
     path = _written(folder, nodes, arrays)
     with pytest.raises(FormatError, match=r"model\.json: not a TensorFlow\.js graph model"):
-        convolutions(path, "nowhere/")
+        tfjs_convolutions(path, "nowhere/")
     path.write_text(path.read_text()[:-40])
     with pytest.raises(FormatError, match=r"not a TensorFlow\.js graph model"):
-        convolutions(path, "last/")
+        tfjs_convolutions(path, "last/")
     path = _written(folder, nodes, arrays)
     shard = folder / "group1-shard1of1.bin"
     shard.write_bytes(shard.read_bytes()[:50])
     with pytest.raises(FormatError, match=r"not a TensorFlow\.js graph model .*buffer"):
-        convolutions(path, "last/")
+        tfjs_convolutions(path, "last/")
     shard.unlink()
     with pytest.raises(InputError, match=r"group1-shard1of1\.bin"):
-        convolutions(path, "last/")
+        tfjs_convolutions(path, "last/")
     other = [_node("last", "_FusedConv2D", "x", "last/w", fused=["Relu"]), nodes[7], nodes[-4]]
     with pytest.raises(FormatError, match="last is fused with Relu"):
-        convolutions(_written(folder, other, arrays), "last/")
+        tfjs_convolutions(_written(folder, other, arrays), "last/")
 
 
 def test_thunder_starts_a_network_of_its_width(tmp_path):
     """Random weights under the names and in the layout of the published file, in a chain."""
     torch.manual_seed(0)
-    published = _MoveNet(1.75)
+    published = dict(movenet_layers(1.75))
     nodes, arrays, before = [_node("x", "Placeholder")], {}, "x"
-    names = [name for name, _ in published.convolutions()]
-    for name, conv in published.convolutions():
+    for name, conv in published.items():
         depthwise = conv.groups > 1
-        label = "kpt_heatmap_0/conv2d_5/BiasAdd" if name == names[-1] else name
+        label = "kpt_heatmap_0/conv2d_5/BiasAdd" if name == [*published][-1] else name
         weight = conv.weight.detach().numpy().astype(np.float16)
         order = (2, 3, 0, 1) if depthwise else (2, 3, 1, 0)
         arrays[f"{label}/w"] = (np.ascontiguousarray(weight.transpose(order)), {})
@@ -134,7 +136,7 @@ def test_thunder_starts_a_network_of_its_width(tmp_path):
     net.load_state_dict(state)
     assert sum(value.numel() for value in state.values()) == 6_211_649
     mine = state["backbone.blocks.8.depthwise.conv.weight"]
-    theirs = published.backbone.blocks[8].depthwise.conv.weight
+    theirs = published["backbone.blocks.8.depthwise.conv"].weight
     assert torch.equal(mine, theirs.detach().half().float())
     with pytest.raises(FormatError, match="not MoveNet"):
         arrays["backbone.stem.conv/w"] = (np.zeros((3, 3, 3, 40), np.float16), {})
