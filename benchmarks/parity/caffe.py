@@ -5,11 +5,11 @@
     python benchmarks/parity/caffe.py --python judge/bin/python [--fixtures tests/data/caffe]
 
 Each net is written as prototxt and caffemodel, once with layers of form V1 and once of V2, with
-He weights and random biases. OpenCV reads and runs it; `read_caffemodel` reads the same file and
+He weights and random biases. OpenCV reads and runs it; `parse_caffemodel` reads the same file and
 our net runs the same input. Compared are the maps of every stage: the largest difference over
 the map's range. Then, layer by layer, the input channels of one layer of ours are reversed, and
 its stage's difference must grow to at least 100 times the tolerance. `--fixtures` writes the
-small files that tests/test_caffe.py reads instead.
+small files that tests/checkpoints/test_caffe.py reads instead.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from humanpose import nets
-from humanpose.checkpoints.legacy.caffe import read_caffemodel
+from humanpose.checkpoints.legacy.caffe import parse_caffemodel
 from humanpose.nets.cpm import CPM, VARIANTS, centre_map
 
 Array = np.ndarray[Any, Any]
@@ -266,7 +266,7 @@ def check(name: str, python: str, folder: Path) -> bool:
     states = {}
     for form in ("v1", "v2"):
         (folder / form).write_bytes(caffemodel(layers, form))
-        states[form] = read_caffemodel(folder / form)
+        states[form] = parse_caffemodel(str(folder / form))
         assert all(np.array_equal(states[form][f"{k}.weight"], v[0]) for k, v in layers.items())
     net.load_state_dict({k: torch.from_numpy(v) for k, v in states["v1"].items()})
     good = True

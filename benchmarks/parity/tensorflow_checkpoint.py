@@ -22,8 +22,7 @@ import numpy as np
 import torch
 
 from humanpose import nets
-from humanpose.checkpoints.legacy.tensorflow import read_tf_checkpoint, read_tf_graph
-from humanpose.checkpoints.mapping import to_net
+from humanpose.checkpoints.mapping import read_foreign, to_net
 
 TOLERANCE = 2e-5  # largest difference as a share of a stage's range
 STAGES = 3
@@ -204,9 +203,8 @@ def compare(folder: Path, case: str, file: str) -> bool:
     """Read one file, print its line; whether it agrees and its faults show."""
     name, options = NETS[case]
     kind = "tensorflow-graph" if file.endswith(".pb") else "tensorflow"
-    read = read_tf_graph if kind == "tensorflow-graph" else read_tf_checkpoint
     net = nets.create(name, stages=STAGES, **options).eval()
-    found = to_net(read(folder / file), kind, name, net)
+    found = to_net(read_foreign(kind, folder / file), kind, name, net)
     assert not found.missing and not found.refused, (found.missing, found.refused)
     net.load_state_dict(found.state)
     with np.load(folder / f"{case}.npz") as saved:

@@ -115,5 +115,5 @@ def unsnappy(packed: bytes) -> bytes:
 
 def masked_crc32c(data: bytes) -> int:
     """CRC-32C of `data` as TensorFlow stores it, so that a checksum of checksums stays one."""
-    crc = google_crc32c.value(data)
+    crc: int = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
