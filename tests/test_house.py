@@ -24,7 +24,7 @@ CEILINGS = {
     "infer": 2379,
     "media": 2262,
     "nets": 1684,
-    "checkpoints": 1414,
+    "checkpoints": 1401,
     "data": 3456,
     "train": 1390,
     "evaluate": 2689,

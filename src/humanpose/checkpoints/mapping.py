@@ -1,7 +1,7 @@
-"""Names and layouts of foreign weights -> the state of one of our networks.
+"""Read foreign weights and map their names and layouts to the state of one of our networks.
 
 CPM nets carry the names of the Caffe release (hand nets OpenPose's), the others those of their
-official repositories, so that only TensorFlow's need a translation.
+official repositories, so that only TensorFlow's names need a translation.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ _HAND = (*_STEM, "conv4_1", "conv4_2", "conv4_3", "conv4_4", "conv5_1", "conv5_2
 
 @dataclass(frozen=True, slots=True)
 class Import:
-    """What became of the tensors of a foreign file.
+    """Tensors of a foreign file, sorted by whether and where they fit a net.
 
     Attributes:
         state: our name -> tensor of the net's shape; float32, counters int64.
         mapped: our names that the file filled, in the net's order.
-        missing: our names that it did not.
-        left_over: its names that this net has no place for.
+        missing: our names that the file did not fill.
+        left_over: the file's names that this net has no place for.
         refused: a sentence for each tensor that has a place and does not fit it.
     """
 
@@ -97,7 +97,7 @@ def read_foreign(kind: str, path: Path) -> Mapping[str, np.ndarray[Any, Any] | T
 def to_net(
     arrays: Mapping[str, np.ndarray[Any, Any] | Tensor], kind: str, net_name: str, net: nn.Module
 ) -> Import:
-    """Which tensor of `arrays` fills which one of `net`; nothing is copied into `net`.
+    """Assign the tensors of `arrays` to those of `net`; nothing is copied into `net`.
 
     BatchNorm's counters of batches, which old files lack, become 0 and do not count as missing.
 
@@ -128,7 +128,7 @@ def to_net(
         if tensor.shape != own[target].shape:
             given, wanted = tuple(tensor.shape), tuple(own[target].shape)
             refused.append(f"{shown} has shape {given}, {target} wants {wanted}")
-        elif not _is_finite(tensor):
+        elif not torch.isfinite(tensor).all():
             refused.append(f"{shown} holds values that are not finite")
         else:
             state[target] = tensor
@@ -197,7 +197,7 @@ def _timctho(scope: str, layer: str, *, hand: bool) -> str | None:
 
 
 def _tensor(value: np.ndarray[Any, Any] | Tensor, *, transposed: bool) -> Tensor:
-    """Our own copy: float32, or int64 where the file counts."""
+    """Return a copy in float32, or in int64 if the file has integers."""
     if isinstance(value, Tensor):
         tensor = value.detach()
     else:
@@ -208,7 +208,3 @@ def _tensor(value: np.ndarray[Any, Any] | Tensor, *, transposed: bool) -> Tensor
         tensor = torch.from_numpy(native)
     kind = torch.float32 if tensor.is_floating_point() else torch.int64
     return tensor.to(kind, copy=True, memory_format=torch.contiguous_format)
-
-
-def _is_finite(tensor: Tensor) -> bool:
-    return bool(torch.isfinite(tensor).all())

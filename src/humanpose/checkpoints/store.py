@@ -1,4 +1,4 @@
-"""safetensors files that explain themselves: tensors plus a ModelSpec in the metadata."""
+"""Read and write safetensors files with tensors and, in the metadata, their ModelSpec."""
 
 from __future__ import annotations
 
@@ -73,9 +73,9 @@ def start_from(net: nn.Module, state: dict[str, Tensor], *, wider: bool = False)
     Args:
         net: changed in place.
         state: tensors by the names of `net.state_dict()`.
-        wider: layers of `net` may take more inputs than those of `state` too. What was there
-            does not listen to the new channels at first, so the network's function stays. Not for
-            networks that lay features side by side: their old inputs would lie elsewhere.
+        wider: layers of `net` may also take more inputs than those of `state`. Weights of the new
+            channels start at 0, so the network's function stays. Not for networks that
+            concatenate features: their old inputs would have other indices.
 
     Returns:
         Names of the net's tensors that `state` did not fill, in whole or in part.
@@ -100,8 +100,6 @@ def start_from(net: nn.Module, state: dict[str, Tensor], *, wider: bool = False)
 
 def _fits(given: Tensor, tensor: Tensor, *, wider: bool) -> bool:
     """Whether `given` is `tensor`, or its first rows; if `wider`, of their first channels."""
-    if given.dim() != tensor.dim():
-        return False
-    if wider and tensor.dim() > 1 and given.shape[1] < tensor.shape[1]:
-        return given.shape[2:] == tensor.shape[2:]
-    return given.shape[1:] == tensor.shape[1:]
+    theirs, ours = given.shape[1:2], tensor.shape[1:2]  # inputs, if it has two axes or more
+    same = given.dim() == tensor.dim() and given.shape[2:] == tensor.shape[2:]
+    return same and (theirs == ours or (wider and theirs < ours))

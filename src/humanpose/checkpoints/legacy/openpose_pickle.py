@@ -96,6 +96,9 @@ class _Array:
 
     state: Any = None
 
+    def __init__(self, *_ignored: Any) -> None:
+        pass
+
     def __setstate__(self, state: Any) -> None:
         self.state = state
 
@@ -116,20 +119,16 @@ class _Array:
         return np.frombuffer(raw, kind).reshape(shape, order="F" if fortran else "C")
 
 
-def _reconstruct(*_ignored: Any) -> _Array:
-    return _Array()
-
-
 def _encode(text: Any, encoding: Any = "latin1") -> bytes:
-    # How Python 3 writes bytes at protocol 2.
+    # Python 3 writes bytes so at protocol 2.
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
         raise FormatError("asks for a text encoding other than latin1")
     return text.encode("latin1")
 
 
 _ALLOWED: dict[str, Any] = {
-    "numpy.core.multiarray._reconstruct": _reconstruct,
-    "numpy._core.multiarray._reconstruct": _reconstruct,
+    "numpy.core.multiarray._reconstruct": _Array,
+    "numpy._core.multiarray._reconstruct": _Array,
     "numpy.ndarray": _Array,
     "numpy.dtype": _DType,
     "_codecs.encode": _encode,

@@ -52,12 +52,7 @@ def decode(message: type[Any], content: bytes, path: str | Path) -> Any:
 
 
 def text(raw: bytes, path: str | Path) -> str:
-    """A name of at most 1,000 bytes.
-
-    Raises:
-        FormatError: it is not UTF-8.
-        LimitError: it is longer.
-    """
+    """Decode a name. FormatError if it is not UTF-8, LimitError if longer than 1,000 bytes."""
     if len(raw) > _LONGEST_NAME:
         raise LimitError(f"{path}: a name of {len(raw):,} bytes (limit {_LONGEST_NAME:,})")
     try:

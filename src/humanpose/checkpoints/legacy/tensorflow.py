@@ -21,8 +21,6 @@ from humanpose.errors import FormatError, InputError, LimitError
 from humanpose.files import file_size, read_limited
 from humanpose.sandbox import Arrays
 
-Array = np.ndarray[Any, Any]
-
 _INDEX_BYTES = 64 << 20
 _FILE_BYTES = (2 << 30) - 1  # of a protobuf message, at most
 _MAX_DIMS = 8
@@ -238,7 +236,9 @@ def _shape(message: Any, where: str) -> tuple[int, ...]:
     return sizes
 
 
-def _array(tensor: Any, dtype: int, shape: tuple[int, ...], room: int, where: str) -> Array:
+def _array(
+    tensor: Any, dtype: int, shape: tuple[int, ...], room: int, where: str
+) -> np.ndarray[Any, Any]:
     """The array of a TensorProto, whose values are bytes or a list.
 
     Fewer values than elements: the last one stands for the rest (none: zeros), up to `room` bytes.

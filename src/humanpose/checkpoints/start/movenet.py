@@ -92,9 +92,8 @@ def _tflite(path: Path) -> list[tuple[F32, F32]]:
 
 def _bias_after(op: Any, path: Path) -> Any:
     """The constant that is added to a convolution's result."""
-    (user,) = op.output(0).get_target_inputs()
-    add = user.get_node()
-    while add.get_type_name() in ("Transpose", "Reshape"):
+    add = op
+    while add is op or add.get_type_name() in ("Transpose", "Reshape"):
         (user,) = add.output(0).get_target_inputs()
         add = user.get_node()
     if add.get_type_name() != "Add":
@@ -106,11 +105,11 @@ def _bias_after(op: Any, path: Path) -> Any:
 
 
 def tfjs_convolutions(path: Path, below: str) -> list[tuple[F32, F32]]:
-    """(weight, bias) of every convolution that the result of one of them needs, that one last.
+    """(weight, bias) of one convolution, the last, and of every one that its input needs.
 
     Args:
         path: the .json file of a graph model; its weights lie in files beside it.
-        below: part of the name of that convolution's weights; it must be of one only.
+        below: part of the name of that one's weights; no other may have it.
 
     Returns:
         In the order in which they have to run. Weights (out, in, height, width), in = 1 where they
@@ -140,7 +139,7 @@ def tfjs_convolutions(path: Path, below: str) -> list[tuple[F32, F32]]:
 
 
 def _tensors(manifest: list[Any], path: Path) -> Iterator[tuple[str, F32]]:
-    """Name -> array of what is stored as floating point; of other numbers nothing is wanted."""
+    """(name, array) of every floating-point tensor."""
     for group in manifest:
         shards = [path.parent / Path(name).name for name in group["paths"]]
         content = b"".join(read_limited(shard, _LIMIT_WEIGHTS) for shard in shards)
@@ -160,7 +159,7 @@ def _tensors(manifest: list[Any], path: Path) -> Iterator[tuple[str, F32]]:
 
 
 def _before(nodes: dict[str, Any], last: str) -> list[str]:
-    """`last` and what it needs, each after its own needs; the first input's way goes first."""
+    """Names of `last` and of the nodes it needs, each after its inputs (depth first)."""
     order: dict[str, None] = {}
     waiting = [(last, False)]
     while waiting:

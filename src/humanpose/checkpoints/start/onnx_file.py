@@ -13,7 +13,7 @@ from onnx.checker import ValidationError
 from torch import Tensor, nn
 
 from humanpose import nets
-from humanpose.errors import FormatError
+from humanpose.errors import FormatError, printable
 from humanpose.files import read_limited
 from humanpose.spec import METADATA_KEY, ModelSpec
 from humanpose.types import F32
@@ -65,7 +65,7 @@ def _yolox(path: Path, graph: Any) -> dict[str, Tensor]:
             if node.op_type == "Conv"
         ]
     except (KeyError, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())[:120]
+        reason = printable(str(error))
         raise FormatError(f"{path}: not an ONNX file of YOLOX-nano ({reason})") from error
     net = nets.create("person")
     wanted = {name: part for name, part in net.named_modules() if isinstance(part, nn.Conv2d)}
@@ -87,16 +87,16 @@ def _yolox(path: Path, graph: Any) -> dict[str, Tensor]:
                     f"{tuple(parameter.shape)}"
                 )
             state[f"{name}.{kind}"] = torch.from_numpy(np.array(array, np.float32))
-    # The file takes 0..255. At 0..1 the first weights are of the others' size, and a training
-    # that changes all by as much does not wreck them first.
+    # The file takes pixels of 0..255, our net 0..1. This also brings the first weights to the
+    # size of the others, so that the same learning rate suits them.
     state["trunk.stem.0.weight"] *= 255
     return state
 
 
 def _unfocused(weight: F32) -> F32:
-    """(O, 3, 6, 6) of stride 2 from (O, 12, 3, 3) of the four pictures that are every second pixel.
+    """Kernel (O, 3, 6, 6) of stride 2 that does what (O, 12, 3, 3) does after YOLOX's Focus.
 
-    These begin at (row, column) 0,0, 1,0, 0,1 and 1,1.
+    Focus stacks every second pixel, from (row, column) 0,0, 1,0, 0,1 and 1,1 on.
     """
     whole = np.empty((len(weight), 3, 6, 6), np.float32)
     for i, part in enumerate(np.split(weight, 4, 1)):
