@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,6 @@ from humanpose.errors import EXIT_USAGE, FormatError, InputError, LimitError
 Arrays = dict[str, np.ndarray[Any, Any]]
 
 _ERRORS = {kind.__name__: kind for kind in (InputError, FormatError, LimitError)}
-_MEMORY = 2 << 30
-_TIMEOUT_S = 120.0
 _PATIENCE = 5  # seconds by the clock for each of a processor
 # What ends a child that used up its processor time; 0 on Windows, which has no such limit.
 _OVERTIME = int(getattr(signal, "SIGXCPU", 0))
@@ -35,8 +34,8 @@ def parse(
     parser: Callable[[str], Arrays],
     path: Path,
     *,
-    memory: int = _MEMORY,
-    timeout: float = _TIMEOUT_S,
+    memory: int = 2 << 30,
+    timeout: float = 120.0,
 ) -> Arrays:
     """`parser(str(path))` run in a child process.
 
@@ -64,32 +63,26 @@ def parse(
     if _OVERTIME and child.returncode == -_OVERTIME:
         raise LimitError(late)
     if child.returncode != 0:
-        said = child.stderr.decode(errors="replace").strip().splitlines()
-        kind, _, reason = said[-1].partition(": ") if said else ("", "", "")
+        said = child.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        kind, _, reason = said.partition(": ")
         if child.returncode == EXIT_USAGE and kind in _ERRORS:
-            named = reason if str(path) in reason else f"{path}: {reason}"
-            raise _ERRORS[kind](named)
-        reason = said[-1][:200] if said and child.returncode > 0 else "the reader crashed on it"
+            raise _ERRORS[kind](reason if str(path) in reason else f"{path}: {reason}")
+        reason = said[:200] if said and child.returncode > 0 else "the reader crashed on it"
         raise FormatError(f"{path}: damaged or not what it should be ({reason})")
     with np.load(io.BytesIO(child.stdout), allow_pickle=False) as found:
         names, *arrays = (found[name] for name in found.files)
         return dict(zip(names.tolist(), arrays, strict=True))
 
 
-def _limit(memory: int, seconds: float) -> None:
-    try:
-        import resource
-    except ImportError:  # Windows: the time-out is all there is
-        return
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    limit = math.ceil(seconds)
-    resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 1))
-
-
 def _child(module: str, function: str, path: str, memory: str, seconds: str) -> None:
     parser = getattr(importlib.import_module(module), function)
-    _limit(int(memory), float(seconds))
+    with suppress(ImportError):  # Windows: the time-out is all there is
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (int(memory), int(memory)))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        limit = math.ceil(float(seconds))
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 1))
     try:
         arrays = parser(path)
     except BaseException as error:  # whatever it is, the parent needs one line
