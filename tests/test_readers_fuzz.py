@@ -123,7 +123,8 @@ def work() -> None:
                 raise FormatError(f"{path}: {error}") from error
 
     sandbox.parse = parse
-    sandbox._limit(2 << 30, 36_000)
+    resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     warnings.simplefilter("error")
     for line in sys.stdin:
         name, path, damaged = line.rstrip("\n").split("\t")
