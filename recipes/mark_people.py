@@ -22,7 +22,7 @@ import openvino as ov
 from humanpose.data.readers import read
 from humanpose.data.sets import data_path
 from humanpose.files import atomic_write
-from humanpose.geometry import suppress
+from humanpose.geometry import nms
 from humanpose.images import load_image
 from humanpose.types import F32, U8
 
@@ -57,7 +57,7 @@ def find_people(model: ov.CompiledModel, image: U8, least: float = LEAST_SCORE) 
     sides = np.exp(out[:, 2:4]) * strides
     boxes = np.concatenate([middle - sides / 2, sides], axis=1)[scores > least] / scale
     scores = scores[scores > least]
-    kept = suppress(boxes, scores, threshold=0.6)
+    kept = nms(boxes, scores, threshold=0.6)
     return np.concatenate([boxes, scores[:, None]], axis=1)[kept].astype(np.float32)
 
 

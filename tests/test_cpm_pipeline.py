@@ -11,7 +11,7 @@ import pytest
 from humanpose import heatmap
 from humanpose.draw import draw_heat
 from humanpose.errors import InputError
-from humanpose.geometry import crop_of_box, crop_of_height
+from humanpose.geometry import Crop, crop_of_box, crop_of_height
 from humanpose.infer.detector import Detector, read_peaks
 from humanpose.infer.options import InferenceOptions
 from humanpose.infer.topdown import TopDown
@@ -19,7 +19,6 @@ from humanpose.infer.tta import TestTimeAugmentation, merge_maps, unflipped
 from humanpose.results import read_records
 from humanpose.skeleton import CPM14
 from humanpose.spec import ModelSpec
-from humanpose.types import Crop
 
 HUES = np.array([[[180 * i // 14, 255, 255] for i in range(14)]], np.uint8)
 COLOURS = [tuple(int(c) for c in rgb) for rgb in cv2.cvtColor(HUES, cv2.COLOR_HSV2RGB)[0]]

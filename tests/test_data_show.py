@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from humanpose.draw import SIDE_COLOURS
-from humanpose.geometry import altered, crop_of_box
+from humanpose.geometry import augmented_crop, crop_of_box
 from humanpose.images import load_image
 from humanpose.lab.contact_sheet import View, chosen, drawn, samples_of
 from humanpose.lab.packing import PackRecipe, build
@@ -51,7 +51,7 @@ def test_joints_are_drawn_where_they_lie_and_in_their_sides_colour(coco, view):
     for sample in samples_of([coco]):
         image = drawn(sample, view).astype(int)
         crop = crop_of_box(sample.box, (240, 320), context=1.25)
-        places = altered(crop, rotation=view.rotate, flip=view.flip).to_crop(sample.joints)
+        places = augmented_crop(crop, rotation=view.rotate, flip=view.flip).to_crop(sample.joints)
         for j, (x, y) in enumerate(np.nan_to_num(places, nan=-1)):
             side = COCO17.side(int(COCO17.flip_index[j]) if view.flip else j)
             near = np.linalg.norm(places - (x, y), axis=1) < 14  # others may be drawn over it

@@ -9,7 +9,7 @@ from humanpose.data.augment import Augmentation, generator
 from humanpose.data.detection import MOST, PersonDataset, PersonPicture, boxes_in_crop, pictures_of
 from humanpose.data.pose import INSIDE, OUTSIDE, UNKNOWN, PoseDataset, half_body_box, joint_state
 from humanpose.data.targets import Targets
-from humanpose.geometry import altered, crop_of_picture
+from humanpose.geometry import augmented_crop, crop_of_picture
 from humanpose.heatmap import to_pixels
 from humanpose.skeleton import BODY19, COCO17, LSP14
 from humanpose.spec import ModelSpec
@@ -98,7 +98,7 @@ def test_people_and_places_to_ignore_come_in_rows_of_one_length(sample):
 
 def test_boxes_are_cut_at_the_edge_and_mostly_lost_ones_reported():
     whole = crop_of_picture((160, 128), (160, 128), centre="(w-1)/2")
-    crop = altered(whole, shift=(0.25, 0.0))  # 40 px to the right
+    crop = augmented_crop(whole, shift=(0.25, 0.0))  # 40 px to the right
     boxes = np.array([[10, 10, 40, 60], [100, 20, 40, 50], [115, 0, 45, 50]], np.float32)
     kept, lost = boxes_in_crop(boxes, crop)
     assert np.allclose(kept, [[50, 10, 40, 60], [140, 20, 20, 50]], atol=0.01)

@@ -5,13 +5,12 @@ import numpy as np
 import pytest
 from test_cpm_pipeline import Dots, pose_spec
 
+from humanpose.draw import DrawStyle
 from humanpose.errors import InputError
 from humanpose.infer.hands import HandFinder, hand_boxes
 from humanpose.infer.topdown import TopDown
-from humanpose.results import frame_record
 from humanpose.skeleton import COCO17, HAND21, LSP14
 from humanpose.types import Frame, Person
-from humanpose.views import DrawStyle
 
 HUES = np.array([[[8 * i, 255, 255] for i in range(21)]], np.uint8)
 COLOURS = [tuple(int(c) for c in rgb) for rgb in cv2.cvtColor(HUES, cv2.COLOR_HSV2RGB)[0]]
@@ -76,13 +75,13 @@ def test_both_hands_come_back_with_owner_side_and_places():
         assert np.median(away) < 1.5
         box = hand.person.box
         np.testing.assert_allclose(box, hand_boxes([PERSON], hand.side)[1][0], atol=1e-3)
-    record = frame_record(frame)
+    record = frame.to_dict()
     assert [hand["side"] for hand in record["hands"]] == ["left", "right"]
     assert len(record["hands"][0]["joints"]) == 21
     bare = DrawStyle("skeleton", 0.0).draw(Frame(image, people=(PERSON,)))
     assert (DrawStyle("skeleton", 0.0).draw(frame) != bare).any()
     assert finder(Frame(image)).hands == ()
-    assert "hands" not in frame_record(Frame(image, people=(PERSON,)))
+    assert "hands" not in Frame(image, people=(PERSON,)).to_dict()
 
 
 def test_a_body_network_is_no_hand_network():

@@ -17,12 +17,13 @@ from humanpose.data.pack_plan import Store, common_skeleton, name_of, split_by_p
 from humanpose.data.pose import PoseDataset
 from humanpose.data.readers import read
 from humanpose.errors import FormatError, HumanPoseError, InputError
+from humanpose.geometry import Crop
 from humanpose.images import load_image
 from humanpose.lab.packing import PackRecipe, build
 from humanpose.skeleton import BODY19, COCO17, FLIC9, LSP14, MPII16, Skeleton
 from humanpose.spec import ModelSpec
 from humanpose.train.config import Recipe
-from humanpose.types import Crop, Sample
+from humanpose.types import Sample
 
 SPEC = ModelSpec("t", "pose", "lite", {"joints": 19}, BODY19, (96, 128))
 

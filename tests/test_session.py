@@ -17,11 +17,11 @@ from humanpose.cli.live.recording import Recording
 from humanpose.cli.live.session import Session
 from humanpose.cli.live.worker import Worker
 from humanpose.cli.settings import Settings
+from humanpose.draw import DrawStyle
 from humanpose.infer.stream import Live
 from humanpose.media.sources import open_source
 from humanpose.results import read_records
 from humanpose.types import Frame
-from humanpose.views import DrawStyle
 
 
 @pytest.fixture

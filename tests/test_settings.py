@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from humanpose.cli.settings import Settings, load_settings
+from humanpose.draw import VIEWS
 from humanpose.errors import InputError
 from humanpose.infer.options import BACKENDS, PRECISIONS
 from humanpose.infer.smooth import METHODS
-from humanpose.views import VIEWS
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 

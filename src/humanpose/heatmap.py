@@ -7,12 +7,13 @@ CPM's, and this project's own nets).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
+from humanpose.geometry import Crop
 from humanpose.skeleton import I64
-from humanpose.types import F32, F64, Crop
-
-DECODE_RULES = ("argmax", "quarter", "dark")
+from humanpose.types import F32, F64
 
 # The cells of a 3x3 window, x and y from its middle, and what each of them adds to the differences
 # there: d/dx, d/dy, d2/dx2, d2/dy2, d2/dxdy.
@@ -88,9 +89,7 @@ def decode(maps: F32, rule: str) -> tuple[F32, F32]:
 
     Args:
         maps: (..., h, w), h and w at least 3.
-        rule: "argmax"; "quarter", a quarter cell toward the higher neighbour (HRNet); or
-            "dark", one Newton step on the log map (Zhang et al. 2020, "Distribution-Aware
-            Coordinate Representation", eq. 7; without its smoothing, our maps being smooth).
+        rule: a key of DECODERS.
 
     Returns:
         cells: (..., 2) x, y in cells.
@@ -99,20 +98,28 @@ def decode(maps: F32, rule: str) -> tuple[F32, F32]:
     Raises:
         ValueError: on an unknown rule.
     """
-    if rule not in DECODE_RULES:
-        raise ValueError(f"decode rule {rule!r} is not one of {', '.join(DECODE_RULES)}")
+    if rule not in DECODERS:
+        raise ValueError(f"decode rule {rule!r} is not one of {', '.join(DECODERS)}")
     *lead, h, w = maps.shape
-    flat = maps.reshape(-1, h * w)
+    cells, scores = DECODERS[rule](maps.reshape(-1, h, w))
+    return cells.reshape(*lead, 2).astype(np.float32), scores.reshape(lead).astype(np.float32)
+
+
+def _argmax(maps: F32) -> tuple[I64, F32]:
+    n, h, w = maps.shape
+    flat = maps.reshape(n, h * w)
     best = flat.argmax(-1)
-    scores = flat[np.arange(len(flat)), best]
-    cells = np.stack([best % w, best // w], -1)
-    if rule == "quarter":
-        found = cells + _quarter_step(maps.reshape(-1, h, w), cells)
-    elif rule == "dark":
-        found = _dark_position(maps.reshape(-1, h, w), cells)
-    else:
-        found = cells
-    return found.reshape(*lead, 2).astype(np.float32), scores.reshape(lead).astype(np.float32)
+    return np.stack([best % w, best // w], -1), flat[np.arange(n), best]
+
+
+def _quarter(maps: F32) -> tuple[F64, F32]:
+    cells, scores = _argmax(maps)
+    return cells + _quarter_step(maps, cells), scores
+
+
+def _dark(maps: F32) -> tuple[F64, F32]:
+    cells, scores = _argmax(maps)
+    return _dark_position(maps, cells), scores
 
 
 def _inner(cells: I64, w: int, h: int) -> I64:
@@ -155,3 +162,14 @@ def _dark_position(maps: F32, cells: I64) -> F64:
     step /= np.where(peaked, det, np.inf)[:, None]
     found = inner + np.minimum(np.maximum(step, -1.5), 1.5)
     return np.where(peaked[:, None], found, cells)
+
+
+# Rule -> maps (N, h, w) to peaks (N, 2), x, y in cells, and their values (N,). "quarter": a quarter
+# cell toward the higher neighbour (HRNet). "dark": one Newton step on the log map (Zhang et al.
+# 2020, "Distribution-Aware Coordinate Representation", eq. 7; without its smoothing, our maps being
+# smooth).
+DECODERS: dict[str, Callable[[F32], tuple[F64 | I64, F32]]] = {
+    "argmax": _argmax,
+    "quarter": _quarter,
+    "dark": _dark,
+}

@@ -21,7 +21,7 @@ from humanpose.files import file_size, input_error
 from humanpose.geometry import box_of_joints
 from humanpose.images import IMAGE_SUFFIXES
 from humanpose.skeleton import COCO17, SKELETONS, Skeleton, convert, convert_scores
-from humanpose.types import F32, Frame, Person
+from humanpose.types import Person, rounded
 
 FORMAT = "humanpose/2"
 _FORMER = "humanpose/1"  # without footer, pairs and options
@@ -67,46 +67,6 @@ def header(
         "smoothing": smoothing,
         "source": source,
     }
-
-
-def frame_record(frame: Frame) -> Record:
-    """`frame` as a JSON value: pixels to 2 decimals, scores to 4, seconds to 6."""
-    height, width = frame.image.shape[:2]
-    record: Record = {
-        "name": frame.name,
-        "index": int(frame.index),
-        "time": round(float(frame.time), 6),
-        "width": int(width),
-        "height": int(height),
-        "people": [_person_record(person) for person in frame.people],
-    }
-    if frame.hands:
-        record["hands"] = [
-            {"owner": hand.owner, "side": hand.side, **_person_record(hand.person)}
-            for hand in frame.hands
-        ]
-    return record
-
-
-def _person_record(person: Person) -> Record:
-    joints = _rounded(person.joints)
-    scores = [round(float(s), 4) for s in np.nan_to_num(person.scores)]
-    record: Record = {
-        "box": _rounded(person.box[None])[0],
-        "score": round(float(np.nan_to_num(person.score)), 4),
-        "track": None if person.track is None else int(person.track),
-        "joints": [xy and [*xy, score] for xy, score in zip(joints, scores, strict=True)],
-    }
-    if person.raw is not None:
-        record["raw"] = _rounded(person.raw)
-    return record
-
-
-def _rounded(rows: F32) -> list[list[float] | None]:
-    """Rows to 2 decimals, None for a row that is not finite."""
-    # Through float64: rounding in float32 prints as 12.340000152587891.
-    values = np.round(np.asarray(rows, np.float64), 2) + 0.0  # no "-0.0"
-    return [row.tolist() if np.isfinite(row).all() else None for row in values]
 
 
 def to_line(record: Record) -> bytes:
@@ -246,7 +206,7 @@ def skeleton_of(head: Record) -> Skeleton:
 
 
 def people_of(record: Record, skeleton: Skeleton) -> tuple[Person, ...]:
-    """The people of a frame's record as values; the inverse of `frame_record` but for rounding."""
+    """The people of a frame's record as values; the inverse of `Frame.to_dict` but for rounding."""
     return tuple(_person(person, skeleton) for person in record["people"])
 
 
@@ -341,14 +301,14 @@ def _coco_box(person: Record) -> list[float]:
     if box:
         return box
     known = np.array([joint[:2] for joint in person["joints"] if joint], np.float32)
-    return _rounded(box_of_joints(known.reshape(-1, 2))[None])[0] or [0.0] * 4
+    return rounded(box_of_joints(known.reshape(-1, 2))[None])[0] or [0.0] * 4
 
 
 def coco_results(record: Record, image_id: int, skeleton: Skeleton) -> list[Record]:
     """A frame's people as COCO's scorer reads them: 17 joints in COCO's order, x, y, score."""
     results = []
     for found, person in zip(record["people"], people_of(record, skeleton), strict=True):
-        joints = _rounded(convert(person.joints, skeleton, COCO17))
+        joints = rounded(convert(person.joints, skeleton, COCO17))
         scores = convert_scores(person.scores, skeleton, COCO17)
         rows = zip(joints, scores, strict=True)
         results.append(

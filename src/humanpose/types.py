@@ -1,4 +1,4 @@
-"""The values that travel: Frame, Person, Sample, Crop, Score.
+"""The values that travel: Frame, Person, Sample, Score; fields of options classes.
 
 Pixels: x then y, 0-based, pixel centres at whole numbers. Boxes: x, y, width, height.
 A missing joint is NaN with score 0. Pictures are RGB uint8 (H, W, 3). Times are seconds.
@@ -6,24 +6,22 @@ A missing joint is NaN with score 0. Pictures are RGB uint8 (H, W, 3). Times are
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from humanpose.errors import InputError
 from humanpose.skeleton import COCO17, Skeleton
 
+if TYPE_CHECKING:
+    from humanpose.geometry import Crop
+
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 U8 = NDArray[np.uint8]
-
-_LEAST = 2.0**-6  # scale of a crop below which nothing more is averaged
-_BLURRED_FROM = 1.5  # what is left to shrink; the person network sees people in texture else
 
 
 def option(default: Any, text: str, **limits: Any) -> Any:
@@ -57,7 +55,7 @@ def _brief(value: object) -> str:
     return repr(value)
 
 
-class _Shapes:
+class ShapeRepr:
     """`repr` with array shapes in place of array contents."""
 
     __slots__ = ()
@@ -69,99 +67,7 @@ class _Shapes:
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Crop(_Shapes):
-    """Where a network's input lies in its picture; the only carrier of that knowledge.
-
-    Attributes:
-        matrix: (2, 3) float64, picture pixel -> crop pixel, pixel centres at whole numbers.
-        size: (width, height) of the crop, pixels.
-    """
-
-    matrix: F64
-    size: tuple[int, int]
-
-    def cut(self, image: U8, pad: tuple[int, int, int] = (0, 0, 0)) -> U8:
-        """The crop of `image` (H, W, 3): (height, width, 3), outside the picture `pad` (RGB).
-
-        One bilinear warp. Before one that would shrink twofold or more, the part of the picture
-        under the crop is halved until it does not, and blurred a little where it still shrinks by
-        half, or fine texture would alias.
-        """
-        matrix = self.matrix
-        (a, b, _), (c, d, _) = matrix.tolist()
-        shrink = 1 / max(math.sqrt(abs(a * d - b * c)), _LEAST) + 1e-6
-        if shrink >= 2:
-            times = int(math.log2(shrink))
-            image, matrix = _halved(image, matrix, self.size, times)
-            if shrink / 2**times >= _BLURRED_FROM:
-                image = np.asarray(cv2.GaussianBlur(image, (3, 3), 0), np.uint8)
-        out = cv2.warpAffine(
-            image,
-            matrix,
-            self.size,
-            flags=cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_CONSTANT,
-            borderValue=pad,
-        )
-        return np.asarray(out, np.uint8)
-
-    def to_crop(self, points: F32) -> F32:
-        """Picture pixels (..., 2) -> crop pixels (..., 2)."""
-        return _apply(self.matrix, points)
-
-    def to_picture(self, points: F32) -> F32:
-        """Crop pixels (..., 2) -> picture pixels (..., 2)."""
-        return _apply(np.asarray(cv2.invertAffineTransform(self.matrix), np.float64), points)
-
-
-def _apply(matrix: F64, points: F32) -> F32:
-    moved = np.asarray(points, np.float64) @ matrix[:, :2].T + matrix[:, 2]
-    return np.asarray(moved, np.float32)
-
-
-def _halved(image: U8, matrix: F64, size: tuple[int, int], times: int) -> tuple[U8, F64]:
-    """Part of `image` under the crop, halved so many `times`, and the matrix that fits it.
-
-    Only halved: OpenCV takes a factor of 3 or 5 in six times as long.
-    """
-    factor = 2**times
-    across, down = cv2.invertAffineTransform(matrix).tolist()
-    left, columns = _under(across, size, image.shape[1], factor)
-    top, rows = _under(down, size, image.shape[0], factor)
-    if columns < 1 or rows < 1:
-        return image, matrix
-    small = image[top : top + rows * factor, left : left + columns * factor]
-    for _ in range(times):
-        half = (small.shape[1] // 2, small.shape[0] // 2)
-        small = np.asarray(cv2.resize(small, half, interpolation=cv2.INTER_AREA), np.uint8)
-    # Centre of small pixel i lies at left (top) + factor * i + (factor - 1) / 2.
-    x, y = left + (factor - 1) / 2, top + (factor - 1) / 2
-    (a, b, move_x), (c, d, move_y) = matrix.tolist()
-    fitted = [
-        [a * factor, b * factor, a * x + b * y + move_x],
-        [c * factor, d * factor, c * x + d * y + move_y],
-    ]
-    return small, np.array(fitted)
-
-
-def _under(row: list[float], size: tuple[int, int], length: int, factor: int) -> tuple[int, int]:
-    """First pixel and number of blocks of `factor`, on one axis of a picture, under a crop.
-
-    Args:
-        row: of the affine crop pixel -> picture pixel, this axis'.
-        size: of the crop.
-        length: of the picture, pixels.
-        factor: pixels of a block.
-    """
-    x, y, start = row[0] * size[0], row[1] * size[1], row[2]
-    low = math.floor(start + min(x, 0.0) + min(y, 0.0)) - factor
-    high = math.ceil(start + max(x, 0.0) + max(y, 0.0)) + factor
-    low, high = min(max(low, 0), length), min(max(high, 0), length)
-    return low, (high - low) // factor
-
-
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Person(_Shapes):
+class Person(ShapeRepr):
     """One person in one picture.
 
     Attributes:
@@ -187,9 +93,31 @@ class Person(_Shapes):
     maps: NDArray[np.float16] | None = None
     cells: Crop | None = None
 
+    def to_dict(self) -> dict[str, Any]:
+        """The person's entry in the result record (docs/formats.md)."""
+        scores = [round(float(score), 4) for score in np.nan_to_num(self.scores)]
+        record: dict[str, Any] = {
+            "box": rounded(self.box[None])[0],
+            "score": round(float(np.nan_to_num(self.score)), 4),
+            "track": None if self.track is None else int(self.track),
+            "joints": [
+                xy and [*xy, score] for xy, score in zip(rounded(self.joints), scores, strict=True)
+            ],
+        }
+        if self.raw is not None:
+            record["raw"] = rounded(self.raw)
+        return record
+
+
+def rounded(rows: F32) -> list[list[float] | None]:
+    """Rows to 2 decimals, None for a row that is not finite."""
+    # Through float64: rounding in float32 prints as 12.340000152587891.
+    values = np.round(np.asarray(rows, np.float64), 2) + 0.0  # no "-0.0"
+    return [row.tolist() if np.isfinite(row).all() else None for row in values]
+
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Hand(_Shapes):
+class Hand(ShapeRepr):
     """One hand of a person.
 
     Attributes:
@@ -204,7 +132,7 @@ class Hand(_Shapes):
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Frame(_Shapes):
+class Frame(ShapeRepr):
     """One picture of a source and the people found in it.
 
     Attributes:
@@ -226,14 +154,26 @@ class Frame(_Shapes):
     captured: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """This frame's line of the result record (docs/formats.md)."""
-        from humanpose.results import frame_record
-
-        return frame_record(self)
+        """This frame's line of the result record: pixels to 2 decimals, scores to 4, times to 6."""
+        height, width = self.image.shape[:2]
+        record: dict[str, Any] = {
+            "name": self.name,
+            "index": int(self.index),
+            "time": round(float(self.time), 6),
+            "width": int(width),
+            "height": int(height),
+            "people": [person.to_dict() for person in self.people],
+        }
+        if self.hands:
+            record["hands"] = [
+                {"owner": hand.owner, "side": hand.side, **hand.person.to_dict()}
+                for hand in self.hands
+            ]
+        return record
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Sample(_Shapes):
+class Sample(ShapeRepr):
     """One annotated person of a data set.
 
     Attributes:
@@ -265,7 +205,7 @@ class Sample(_Shapes):
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Score(_Shapes):
+class Score(ShapeRepr):
     """A figure with the rule that made it.
 
     Attributes:

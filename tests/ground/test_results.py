@@ -18,7 +18,6 @@ from humanpose.results import (
     coco_results,
     csv_header,
     csv_rows,
-    frame_record,
     header,
     people_of,
     read_records,
@@ -57,6 +56,8 @@ def written(path: Path, *lines: bytes) -> Path:
 HEAD = header(
     TRIO, [{"name": "lite", "sha256": "ab", "runtime": "openvino", "precision": "float32"}], "a.jpg"
 )
+
+frame_record = Frame.to_dict
 
 
 def test_record_of_a_frame_to_the_letter() -> None:

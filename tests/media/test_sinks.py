@@ -14,17 +14,18 @@ import numpy as np
 import pytest
 from makers.media import HEAD, film, frame, heard, read_trc, record_sink, times, video_sink, write
 
-from humanpose.draw import draw_people
+from humanpose.draw import DrawStyle, draw_people
 from humanpose.errors import InputError, OutputError
 from humanpose.images import load_image
 from humanpose.media.sinks import FORMATS, RECORDS, PictureSink, RecordSink, record_path
 from humanpose.media.sinks import video as sinks_video
 from humanpose.media.sinks.video import VideoSink
 from humanpose.media.sources.video import VideoSource
-from humanpose.results import frame_record, people_of, read_records
+from humanpose.results import people_of, read_records
 from humanpose.skeleton import BODY19
 from humanpose.types import Frame
-from humanpose.views import DrawStyle
+
+frame_record = Frame.to_dict
 
 FRAMES = [frame(0), frame(1, 0), frame(2, 2)]
 

@@ -173,9 +173,9 @@ def predict(
     """
     from humanpose.api import PoseEstimator
     from humanpose.cli import prediction
+    from humanpose.draw import WITH_MAPS, DrawStyle
     from humanpose.infer.profile import Profile
     from humanpose.infer.track import TrackingOptions
-    from humanpose.views import WITH_MAPS, DrawStyle
 
     reading = prediction.Reading(as_video, rate, topic, retries, frames, seconds)
     jobs = prediction.plan(

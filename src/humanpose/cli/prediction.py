@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from humanpose.cli.progress import progress_bar
 from humanpose.cli.signals import Stop, stopping
+from humanpose.draw import DrawStyle
 from humanpose.errors import InputError, OutputError
 from humanpose.images import load_image
 from humanpose.infer.pipeline import overlapped
@@ -26,7 +27,6 @@ from humanpose.media.sinks import (
 )
 from humanpose.media.sources import InputItem, find_inputs, open_source, without_password
 from humanpose.types import Frame
-from humanpose.views import DrawStyle
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -12,8 +12,8 @@ from typing import ClassVar, Literal
 import cv2
 import numpy as np
 
-from humanpose.geometry import altered, mirrored
-from humanpose.types import F32, U8, Crop
+from humanpose.geometry import Crop, augmented_crop, mirrored
+from humanpose.types import F32, U8
 
 _FAR = -1e4  # pixels; no Gaussian reaches from there into a crop
 
@@ -83,7 +83,7 @@ def _own(crop: Crop, rules: Augmentation, rng: np.random.Generator) -> tuple[Cro
         turn = float(rng.triangular(-1, 0, 1)) * rules.rotation
     shift = (rng.uniform(-rules.shift, rules.shift), rng.uniform(-rules.shift, rules.shift))
     zoom = float(np.exp(rng.uniform(low, high)))
-    return altered(crop, scale=zoom, rotation=turn, shift=shift, flip=flip), flip
+    return augmented_crop(crop, scale=zoom, rotation=turn, shift=shift, flip=flip), flip
 
 
 def _hrnet(crop: Crop, rules: Augmentation, rng: np.random.Generator) -> tuple[Crop, bool]:
@@ -97,7 +97,7 @@ def _hrnet(crop: Crop, rules: Augmentation, rng: np.random.Generator) -> tuple[C
     flip = bool(rng.random() < rules.flip)
     if flip:
         crop = mirrored(crop, crop.size[0] / 2)
-    return altered(crop, scale=1 / growth, rotation=turn, centre="w/2"), flip
+    return augmented_crop(crop, scale=1 / growth, rotation=turn, centre="w/2"), flip
 
 
 def _cpm(crop: Crop, rules: Augmentation, rng: np.random.Generator) -> tuple[Crop, bool]:
@@ -106,7 +106,7 @@ def _cpm(crop: Crop, rules: Augmentation, rng: np.random.Generator) -> tuple[Cro
     turn = float(rng.uniform(-rules.rotation, rules.rotation))
     shift = (rng.uniform(-rules.shift, rules.shift), rng.uniform(-rules.shift, rules.shift))
     flip = bool(rng.random() < rules.flip)
-    crop = altered(crop, scale=zoom, rotation=turn, shift=shift, centre="w/2")
+    crop = augmented_crop(crop, scale=zoom, rotation=turn, shift=shift, centre="w/2")
     return (mirrored(crop, (crop.size[0] - 1) / 2) if flip else crop), flip
 
 

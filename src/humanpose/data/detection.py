@@ -12,10 +12,10 @@ import numpy as np
 
 from humanpose.data.augment import Augmentation, generator, random_crop, random_pixels
 from humanpose.data.pose import Batchable
-from humanpose.geometry import crop_of_picture, iou, overlap
+from humanpose.geometry import Crop, crop_of_picture, iou, overlap
 from humanpose.images import load_image
 from humanpose.spec import ModelSpec
-from humanpose.types import F32, U8, Crop, Sample
+from humanpose.types import F32, U8, Sample
 
 MOST = 64  # people of one input that are learnt, and places that are ignored
 _NOBODY = np.zeros((0, 4), np.float32)

@@ -31,9 +31,10 @@ from numpy.typing import NDArray
 from humanpose import sandbox
 from humanpose.errors import FormatError, HumanPoseError, InputError, MissingExtraError
 from humanpose.files import file_size, input_error
+from humanpose.geometry import Crop
 from humanpose.images import load_image
 from humanpose.skeleton import Skeleton
-from humanpose.types import U8, Crop, Sample
+from humanpose.types import U8, Sample
 
 FORMAT = "humanpose-pack/1"
 MAGIC = b"humanpose pack 1\n"

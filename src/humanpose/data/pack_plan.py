@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from humanpose.data.pack import SPLITS, TEXTS, PackedSample, row_type, table_digest
 from humanpose.errors import InputError
 from humanpose.files import read_limited
-from humanpose.geometry import crop_of_box
+from humanpose.geometry import Crop, crop_of_box
 from humanpose.skeleton import Skeleton, joint_map
-from humanpose.types import F32, U8, Crop, Sample
+from humanpose.types import F32, U8, Sample
 
 _MAX_BYTES = 1 << 29  # of a picture's file
 _MAX_ABOUT = 60_000  # HDF5's attributes end at 64 KB

@@ -34,8 +34,8 @@ from humanpose.data.pack import (
 from humanpose.data.pack_plan import Plan
 from humanpose.errors import OutputError
 from humanpose.files import LOCK_WAIT_S, output_error, part_path, publish, sync, take_lock
-from humanpose.geometry import compose
-from humanpose.types import F32, U8, Crop
+from humanpose.geometry import Crop, compose
+from humanpose.types import F32, U8
 
 Rows = NDArray[Any]
 Row = tuple[np.void, bytes, bytes]  # of the table; its picture; the teacher's maps

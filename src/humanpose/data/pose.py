@@ -24,10 +24,10 @@ from humanpose.data.targets import (
     in_pixels_of,
     neighbours,
 )
-from humanpose.geometry import box_of_joints, crop_of_box
+from humanpose.geometry import Crop, box_of_joints, crop_of_box
 from humanpose.skeleton import Skeleton, convert, joint_map
 from humanpose.spec import ModelSpec
-from humanpose.types import F32, Crop, Sample
+from humanpose.types import F32, Sample
 
 Batchable = dict[str, NDArray[np.float32] | NDArray[np.uint8] | NDArray[np.int64]]
 

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from humanpose import heatmap
 from humanpose.data.pack import PackedSample
-from humanpose.geometry import compose
+from humanpose.geometry import Crop, compose
 from humanpose.skeleton import Skeleton, joint_map
 from humanpose.spec import ModelSpec
-from humanpose.types import F32, Crop, Sample
+from humanpose.types import F32, Sample
 
 # What a joint's `known` value says.
 UNKNOWN, INSIDE, OUTSIDE = 0, 1, 2

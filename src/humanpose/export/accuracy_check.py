@@ -162,7 +162,7 @@ class Gate:
             return middles, np.asarray(boxes[:, 4] >= boxes[:, 4].max() / 2)
         maps = found["maps"][0]
         maps = maps[:-1] if self._spec.background else maps
-        rule = self._spec.decode if self._spec.decode in heatmap.DECODE_RULES else "argmax"
+        rule = self._spec.decode if self._spec.decode in heatmap.DECODERS else "argmax"
         cells, scores = heatmap.decode(maps, rule)
         return cells, scores >= min(scores.max() / 2, scores.max())
 

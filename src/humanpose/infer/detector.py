@@ -10,11 +10,11 @@ import cv2
 import numpy as np
 
 from humanpose.errors import InputError
-from humanpose.geometry import crop_of_height, crop_of_picture, suppress
+from humanpose.geometry import Crop, crop_of_height, crop_of_picture, nms
 from humanpose.infer.profile import DETECTOR, Profile, phase
 from humanpose.infer.runtime import Runtime
 from humanpose.spec import ModelSpec
-from humanpose.types import F32, U8, Crop
+from humanpose.types import F32, U8
 
 _MOST_PEAKS = 300
 _MOST_GUESSES = 1000  # several for each person
@@ -69,7 +69,7 @@ class Detector:
         boxes = _in_picture(boxes, crop, size)
         seen = (boxes[:, 2:] > 1).all(1)
         boxes, scores = boxes[seen], scores[seen]
-        kept = suppress(boxes, scores, threshold=_SUPPRESS_ABOVE)
+        kept = nms(boxes, scores, threshold=_SUPPRESS_ABOVE)
         return boxes[kept], scores[kept]
 
     def _peaks(self, image: U8, threshold: float) -> tuple[F32, F32]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from humanpose.heatmap import DECODE_RULES
+from humanpose.heatmap import DECODERS
 from humanpose.infer.tta import TestTimeAugmentation
 from humanpose.types import check_options, option
 
@@ -79,7 +79,7 @@ class InferenceOptions:
         "",
         "argmax, quarter or dark; the network's own if not given.",
         metavar="RULE",
-        choices=("", *DECODE_RULES),
+        choices=("", *DECODERS),
     )
     compat: str = option(
         "",

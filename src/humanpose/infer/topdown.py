@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from humanpose import heatmap
 from humanpose.errors import InputError
-from humanpose.geometry import crop_around, crop_of_box, mirrored
+from humanpose.geometry import Crop, crop_around, crop_of_box, mirrored
 from humanpose.infer.options import InferenceOptions
 from humanpose.infer.profile import CROPS, MAPS, NETWORK, Profile, phase
 from humanpose.infer.runtime import Runtime
 from humanpose.infer.tta import TestTimeAugmentation, merge_maps, unflipped
 from humanpose.infer.upright import tilts, torso_of, upright_crop
 from humanpose.spec import ModelSpec
-from humanpose.types import F32, U8, Crop, Person
+from humanpose.types import F32, U8, Person
 
 # A crowd is cut into calls of at most this many crops, so that memory stays bounded.
 _LARGEST_BATCH = 16

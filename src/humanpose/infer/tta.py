@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 
 from humanpose.errors import InputError
-from humanpose.geometry import compose
-from humanpose.types import F32, Crop
+from humanpose.geometry import Crop, compose
+from humanpose.types import F32
 
 # Of the CPM release: its benchmark script's scales, and its demo's, which span 0.8 to 1.2 times a
 # body of 1.2 times the given rectangle in steps of a sixth of an octave.

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from humanpose.geometry import altered, box_of_joints, compose, crop_of_box
+from humanpose.geometry import Crop, augmented_crop, box_of_joints, compose, crop_of_box
 from humanpose.skeleton import I64, Skeleton
-from humanpose.types import F32, Crop
+from humanpose.types import F32
 
 _TORSO = ("left_shoulder", "right_shoulder", "left_hip", "right_hip")
 _BELIEVED = 0.2  # mean score of shoulders or hips below which they do not say how somebody lies
@@ -52,7 +52,7 @@ def upright_crop(crop: Crop, joints: F32, tilt: float, *, context: float, centre
         context: growth of the box around these joints.
         centre: crop pixel that its middle falls on, as of `geometry.crop_of_box`.
     """
-    turned = altered(crop, rotation=tilt, centre=centre)
+    turned = augmented_crop(crop, rotation=tilt, centre=centre)
     # Fitted anew: a body that lies had to fit into the width, and now has the height.
     box = box_of_joints(turned.to_crop(joints))
     fitted = crop_of_box(box, crop.size, context=context, centre=centre, zoom=_ZOOM)

@@ -19,7 +19,7 @@ from humanpose.data.sets import data_path
 from humanpose.draw import contact_sheet, draw_people
 from humanpose.errors import InputError
 from humanpose.files import atomic_write
-from humanpose.geometry import altered, crop_of_box
+from humanpose.geometry import augmented_crop, crop_of_box
 from humanpose.images import save_image
 from humanpose.types import U8, Person, Sample
 
@@ -90,7 +90,7 @@ def drawn(sample: Sample, view: View) -> U8:
 
     Crop, change and joints are made by what makes them for a training.
     """
-    crop = altered(
+    crop = augmented_crop(
         crop_of_box(sample.box, _CELL, context=1.25), rotation=view.rotate, flip=view.flip
     )
     joints = joints_in(crop, sample, sample.skeleton, view.flip)

@@ -28,7 +28,8 @@ from humanpose.data.readers import read
 from humanpose.data.sets import data_path
 from humanpose.errors import EXIT_IO, EXIT_USAGE, HumanPoseError, InputError, OutputError
 from humanpose.files import prepare_output, sha256
-from humanpose.types import F32, U8, Crop
+from humanpose.geometry import Crop
+from humanpose.types import F32, U8
 
 Report = dict[str, Any]
 _REPORT_EVERY_S = 0.2

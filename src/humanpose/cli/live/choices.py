@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from humanpose.cli.settings import Settings
+from humanpose.draw import VIEWS
 from humanpose.infer.catalog import installed
 from humanpose.infer.options import PRECISIONS
 from humanpose.infer.runtime import read_spec
 from humanpose.media.sources import source_kind, without_password
-from humanpose.views import VIEWS
 
 FILE, OTHER = "\0file", "\0other"  # not values, but ways to name one
 _SIZES = (128, 192, 256, 320, 384)

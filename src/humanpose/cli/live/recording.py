@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from humanpose.cli.live.worker import one_line
+from humanpose.draw import DrawStyle
 from humanpose.infer.stream import Live
 from humanpose.media.sinks import RecordSink
 from humanpose.media.sources import Source
 from humanpose.results import Record
 from humanpose.types import Frame
-from humanpose.views import DrawStyle
 
 
 class _NothingWritten(Exception):

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from humanpose.cli.live.recording import Recording
 from humanpose.cli.live.worker import Worker, one_line
 from humanpose.cli.settings import Settings
+from humanpose.draw import DrawStyle
 from humanpose.errors import InputError
 from humanpose.infer.smooth import Rts, Smoother
 from humanpose.infer.stream import Live, Process
@@ -26,7 +27,6 @@ from humanpose.media import sources
 from humanpose.media.sinks import PictureSink, RecordSink
 from humanpose.results import Record
 from humanpose.types import U8, Frame
-from humanpose.views import DrawStyle
 
 if TYPE_CHECKING:
     from humanpose.api import PoseEstimator

@@ -20,9 +20,10 @@ from humanpose.data.pack import PackedSample, Stored
 from humanpose.data.parsers import hdf5
 from humanpose.data.readers.common import joint_box, parse, plausible, split_of
 from humanpose.errors import FormatError, InputError
+from humanpose.geometry import Crop
 from humanpose.sandbox import Arrays
 from humanpose.skeleton import MPII16
-from humanpose.types import Crop, Sample
+from humanpose.types import Sample
 
 _SETS = {"mpi": "mpii", "mpii": "mpii", "lsp": "lsp"}
 _FIELDS = {"scale": (), "center": (2,), "joints": (16, 2)}

@@ -169,7 +169,7 @@ def _times(
     """
     from dataclasses import replace
 
-    from humanpose.views import DrawStyle
+    from humanpose.draw import DrawStyle
 
     look, made_up = DrawStyle(), not job["source"]
     frames = frames_of(job["source"], job["frames"])

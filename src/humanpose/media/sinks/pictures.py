@@ -6,12 +6,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from humanpose.draw import draw_heat
+from humanpose.draw import DrawStyle, draw_heat
 from humanpose.errors import OutputError
 from humanpose.files import prepare_output
 from humanpose.images import save_image
 from humanpose.types import U8, Frame
-from humanpose.views import DrawStyle
 
 
 class PictureSink:

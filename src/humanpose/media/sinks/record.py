@@ -11,7 +11,7 @@ from typing import Self
 
 from humanpose.files import make_parent, output_error, part_path, publish, sync
 from humanpose.media.sinks.formats import FORMATS, prepare_record
-from humanpose.results import Record, frame_record, to_line
+from humanpose.results import Record, to_line
 from humanpose.types import Frame
 
 
@@ -64,7 +64,7 @@ class RecordSink:
     def write(self, frame: Frame) -> None:
         """Append `frame`. Raises OutputError if that fails."""
         try:
-            self._put(frame_record(frame))
+            self._put(frame.to_dict())
         except OSError as error:
             raise output_error(self._path, error) from error
         self._frames += 1

@@ -17,11 +17,11 @@ from av.codec import Codec
 from av.packet import Packet
 from av.video.stream import VideoStream
 
+from humanpose.draw import DrawStyle
 from humanpose.errors import OutputError
 from humanpose.files import output_error, part_path, prepare_output, sync
 from humanpose.media.sinks._sound import Sound
 from humanpose.types import U8, Frame
-from humanpose.views import DrawStyle
 
 # First found wins. The later ones are for FFmpeg builds without GPL parts.
 _ENCODERS = ("libx264", "libopenh264", "h264_videotoolbox", "mpeg4")

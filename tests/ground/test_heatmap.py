@@ -43,7 +43,7 @@ def test_argmax_is_the_nearest_cell(x, y, sigma):
 
 
 @pytest.mark.parametrize("lead", [(1, 1), (2, 3), (3, 3), ()])
-@pytest.mark.parametrize("rule", heatmap.DECODE_RULES)
+@pytest.mark.parametrize("rule", heatmap.DECODERS)
 def test_decode_keeps_leading_axes(lead, rule):
     maps = np.zeros((*lead, 5, 7), np.float32)
     maps[..., 3, 4] = 0.7

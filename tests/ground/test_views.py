@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from humanpose.draw import SIDE_COLOURS, draw_people
+from humanpose.draw import SIDE_COLOURS, VIEWS, WITH_MAPS, DrawStyle, draw_people
 from humanpose.errors import InputError
+from humanpose.geometry import Crop
 from humanpose.skeleton import COCO17
-from humanpose.types import Crop, Frame, Person
-from humanpose.views import VIEWS, WITH_MAPS, DrawStyle
+from humanpose.types import Frame, Person
 
 
 @pytest.fixture
@@ -87,5 +87,5 @@ def test_legend_names_the_sides_in_their_colours(frame):
 
 
 def test_an_unknown_view_is_refused_by_name():
-    with pytest.raises(InputError, match="'xray': choose from boxes, skeleton"):
+    with pytest.raises(InputError, match="view 'xray' is not one of boxes, skeleton"):
         DrawStyle("xray")

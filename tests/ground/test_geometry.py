@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from humanpose import geometry
-from humanpose.types import Crop
+from humanpose.geometry import Crop
 
 SIZE = (48, 64)
 
@@ -31,7 +31,7 @@ def centre_of_light(image: np.ndarray) -> np.ndarray:
 )
 def test_lit_patch_and_joint_travel_together(x, y, scale, rotation, flip):
     box = np.array([x - 12, y - 12, 24, 24], np.float32)
-    crop = geometry.altered(
+    crop = geometry.augmented_crop(
         geometry.crop_of_box(box, SIZE), scale=scale, rotation=rotation, flip=flip
     )
     found = centre_of_light(crop.cut(lit(x, y)))
@@ -74,7 +74,7 @@ def test_golden_position_of_a_box():
 
 
 def test_counter_clockwise_in_picture_view():
-    crop = geometry.altered(Crop(np.eye(2, 3), (11, 11)), rotation=90)
+    crop = geometry.augmented_crop(Crop(np.eye(2, 3), (11, 11)), rotation=90)
     right_of_middle = np.array([8, 5], np.float32)
     assert np.allclose(crop.to_crop(right_of_middle), [5, 2], atol=1e-5)  # above it
 
@@ -84,7 +84,7 @@ def test_counter_clockwise_in_picture_view():
     rotation=st.floats(-180, 180), flip=st.booleans(),
 )  # fmt: skip
 def test_to_crop_and_back(x, y, w, h, rotation, flip):
-    crop = geometry.altered(
+    crop = geometry.augmented_crop(
         geometry.crop_of_box(np.array([x, y, w, h], np.float32), SIZE),
         rotation=rotation,
         flip=flip,
@@ -96,7 +96,7 @@ def test_to_crop_and_back(x, y, w, h, rotation, flip):
 
 def test_flip_twice_is_nothing():
     crop = geometry.crop_of_box(np.array([3, 4, 50, 60], np.float32), SIZE)
-    twice = geometry.altered(geometry.altered(crop, flip=True), flip=True)
+    twice = geometry.augmented_crop(geometry.augmented_crop(crop, flip=True), flip=True)
     assert np.allclose(twice.matrix, crop.matrix)
 
 
@@ -116,5 +116,5 @@ def test_iou_by_hand_and_empty():
 def test_suppress_keeps_the_best_and_the_distant():
     boxes = np.array([[0, 0, 10, 10], [1, 0, 10, 10], [50, 50, 10, 10]], np.float32)
     scores = np.array([0.5, 0.9, 0.3], np.float32)
-    assert geometry.suppress(boxes, scores, threshold=0.5).tolist() == [1, 2]
-    assert geometry.suppress(boxes[:0], scores[:0], threshold=0.5).tolist() == []
+    assert geometry.nms(boxes, scores, threshold=0.5).tolist() == [1, 2]
+    assert geometry.nms(boxes[:0], scores[:0], threshold=0.5).tolist() == []
