@@ -15,8 +15,9 @@ from PySide6.QtCore import QTimer
 from PySide6.QtWidgets import QApplication
 
 from humanpose.cli.live.session import Session
+from humanpose.cli.live.settings import LiveOptions
 from humanpose.cli.live.window import Window
-from humanpose.cli.settings import Settings
+from humanpose.cli.options import changed
 
 _SETTLE_S = 1.0
 
@@ -28,7 +29,8 @@ def main() -> None:
     parser.add_argument("--detect-every", type=int, default=1)
     arguments = parser.parse_args()
     application = QApplication([])
-    session = Session(Settings(source=arguments.video, detect_every=arguments.detect_every))
+    asked = {"source": arguments.video, "detect_every": arguments.detect_every}
+    session = Session(changed(LiveOptions(), asked))
     window = Window(session)
     session.start()
     window.show()

@@ -105,7 +105,7 @@ def test_leaving_a_timed_loop_closes_what_it_runs_over():
 
 def test_predict_profile_names_every_phase_of_a_video(cli, data, tmp_path):
     video = data / "videos" / "dance.mp4"
-    options = ("-o", tmp_path, "--frames", "4", "--smooth", "kalman", "--save", "jsonl")
+    options = ("-o", tmp_path, "--frames", "4", "--smoothing", "kalman", "--save", "jsonl")
     code, out, _ = cli("predict", video, *options, "--profile")
     assert code == 0 and "where the time goes: 4 frames" in out
     for name in profiling._ORDER:

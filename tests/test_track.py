@@ -253,7 +253,7 @@ def test_predict_tracks_smooths_and_says_so(cli, data, tmp_path):
     video = data / "videos" / "dance.mp4"
     options = ("--save", "jsonl", "--frames", "20", "-q")
     assert cli("predict", video, *options, "-o", tmp_path / "a")[0] == 0
-    assert cli("predict", video, *options, "-o", tmp_path / "b", "--smooth", "rts")[0] == 0
+    assert cli("predict", video, *options, "-o", tmp_path / "b", "--smoothing", "rts")[0] == 0
     assert cli("predict", video, *options, "-o", tmp_path / "c", "--no-track")[0] == 0
     read = {
         name: list(map(json.loads, (tmp_path / name / "dance.jsonl").read_text().splitlines()))
@@ -266,7 +266,9 @@ def test_predict_tracks_smooths_and_says_so(cli, data, tmp_path):
         assert {person["track"] for f in read[name][1:] for person in f["people"]} == {track}
     assert all("raw" in person for f in read["b"][1:] for person in f["people"])
     assert not any("raw" in person for f in read["a"][1:] for person in f["people"])
-    code, _, err = cli("predict", video, "--no-track", "--smooth", "kalman", "-o", tmp_path / "d")
+    code, _, err = cli(
+        "predict", video, "--no-track", "--smoothing", "kalman", "-o", tmp_path / "d"
+    )
     assert code == 2 and "need tracking" in err and not (tmp_path / "d").exists()
 
 

@@ -30,7 +30,7 @@ def option(default: Any, text: str, **limits: Any) -> Any:
     Args:
         default: its value where none is given.
         text: help.
-        limits: "min", "max" or "choices", which `check_options` holds; "metavar" for the help.
+        limits: min, max, choices (held by `check_options`); metavar, flags, hidden (command line).
     """
     return field(default=default, metadata={"help": text, **limits})
 

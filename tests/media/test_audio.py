@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from makers.media import PICTURE, RATE, film, heard, times, write
 
-from humanpose.cli import prediction
+from humanpose.cli.options import changed
+from humanpose.cli.predict import Prediction, PredictOptions
 from humanpose.infer.stream import results
 from humanpose.media.sinks import _sound
 from humanpose.media.sinks.video import VideoSink
@@ -277,14 +278,16 @@ def test_no_damage_fails_the_video(
 
 
 def test_predict_keeps_the_sound_and_tells_what_is_wrong(tmp_path: Path) -> None:
-    def run(source: Path) -> prediction.Outcome:
+    def run(source: Path) -> Prediction:
         estimator: Any = SimpleNamespace(
             follow=lambda video, _: results(video, lambda frame: frame),
             header=lambda *_: {},
             skeleton=BODY19,
         )
-        jobs = prediction.plan([str(source)], "video", tmp_path / "o", force=True)
-        return prediction.run(jobs, estimator, quiet=True)
+        options = {"save": "video", "output": tmp_path / "o", "force": True, "quiet": True}
+        prediction = Prediction([str(source)], changed(PredictOptions(), options))
+        prediction.run(estimator)
+        return prediction
 
     source = film(tmp_path / "a.mkv", "ac3")
     assert find_inputs([str(source)])[0].kind == "video"

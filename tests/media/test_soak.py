@@ -22,7 +22,8 @@ from types import SimpleNamespace
 import numpy as np
 import psutil
 from humanpose import PoseEstimator
-from humanpose.cli import prediction
+from humanpose.cli.options import changed
+from humanpose.cli.predict import Prediction, PredictOptions
 from humanpose.infer.options import InferenceOptions
 from humanpose.skeleton import BODY19
 from humanpose.types import Person
@@ -57,8 +58,9 @@ class Whole(PoseEstimator):
         self._models, self._max_people, self._options = [], None, InferenceOptions()
 
 kinds = "video,jsonl,csv,json,coco,trc"
-jobs = prediction.plan([source], kinds, folder, force=True)
-outcome = prediction.run(jobs, Whole(), quiet=True)
+options = {"save": kinds, "output": folder, "force": True, "quiet": True}
+outcome = Prediction([source], changed(PredictOptions(), options))
+outcome.run(Whole())
 assert not outcome.problems, outcome.problems
 print(outcome.frames, max(sizes[1:]) - sizes[1])
 """

@@ -2,63 +2,60 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from humanpose.cli.options import with_options
 from humanpose.cli.progress import progress_bar
+from humanpose.types import option
 
 
+@dataclass(frozen=True, slots=True)
+class BenchOptions:
+    """Options of `humanpose bench`; a LIST has commas between its items."""
+
+    video: str | None = option(
+        None, "A video or a picture; a made-up picture if not given.", metavar="FILE"
+    )
+    models: str = option(
+        "balanced", "Pose weights: MODEL or MODEL+DETECTOR, comma-separated.", metavar="LIST"
+    )
+    detector: str = option("person", "Detector weights of models that name none, or 'none'.")
+    sizes: str = option(
+        "", "Input heights, as of predict --size; the networks' own if not given.", metavar="LIST"
+    )
+    runtimes: str = option("openvino,onnxruntime", "openvino, onnxruntime.", metavar="LIST")
+    precisions: str = option("float32,bf16,int8", "float32, bf16, int8.", metavar="LIST")
+    threads: str = option(
+        "", "CPU threads; 1, all physical and all logical cores if not given.", metavar="LIST"
+    )
+    device: str = option(
+        "", "cpu, gpu, npu, cuda; if not given the CPU, and the GPU if any.", metavar="LIST"
+    )
+    frames: int = option(300, "Process the first N frames of the video.", min=1)
+    rounds: int = option(5, "Repeat every combination N times.", min=1)
+    split: str = option("validation", "Part of --data: validation, train, test or all.")
+    output: Path = option(
+        Path("humanpose-bench"),
+        "Folder for the results.",
+        metavar="DIR",
+        flags=("--output", "-o"),
+    )
+    plots: bool = option(True, "Draw the plots.")
+    force: bool = option(False, "Replace existing results.", flags=("--force",))
+    quiet: bool = option(False, "Print no progress and no table.", flags=("--quiet", "-q"))
+
+
+@with_options()
 def bench(
-    video: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="A video, or a picture; a made-up picture if not given."),
-    ] = None,
-    models: Annotated[
-        str,
-        typer.Option(metavar="LIST", help="Pose weights, MODEL or MODEL+PERSON, comma-separated."),
-    ] = "balanced",
-    detector: Annotated[
-        str, typer.Option(help="Person weights of the models that name none; or 'none'.")
-    ] = "person",
-    sizes: Annotated[
-        str, typer.Option(metavar="LIST", help="As predict --size; the networks' own if not given.")
-    ] = "",
-    runtimes: Annotated[
-        str, typer.Option(metavar="LIST", help="openvino, onnxruntime.")
-    ] = "openvino,onnxruntime",
-    precisions: Annotated[str, typer.Option(metavar="LIST", help="float32, bf16, int8.")] = (
-        "float32,bf16,int8"
-    ),
-    threads: Annotated[
-        str,
-        typer.Option(
-            metavar="LIST", help="CPU threads; 1, all physical and all logical cores if not given."
-        ),
-    ] = "",
-    device: Annotated[
-        str,
-        typer.Option(
-            metavar="LIST", help="cpu, gpu, npu, cuda; if not given the CPU, and the GPU if any."
-        ),
-    ] = "",
-    frames: Annotated[int, typer.Option(min=1, help="The first so many of the video.")] = 300,
-    rounds: Annotated[int, typer.Option(min=1, help="Turns of every combination.")] = 5,
     data: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME[=PATH]", help="Score on it too, boxes given. Repeatable."),
     ] = None,
-    split: Annotated[str, typer.Option(help="Of the data: validation, train, test or all.")] = (
-        "validation"
-    ),
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the results.")
-    ] = Path("humanpose-bench"),
-    plots: Annotated[bool, typer.Option(help="Draw the plots.")] = True,
-    force: Annotated[bool, typer.Option("--force", help="Replace existing results.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no table.")] = False,
+    options: BenchOptions = BenchOptions(),
 ) -> None:
     """Measure speed, memory, start-up and scores on this machine, and say what to use.
 
@@ -71,35 +68,37 @@ def bench(
 
     wanted = plan.combinations(
         plan.Axes(
-            _list(models),
-            detector,
-            _numbers("sizes", sizes),
-            _list(runtimes),
-            _list(precisions),
-            _numbers("threads", threads),
-            _list(device),
+            _list(options.models),
+            options.detector,
+            _numbers("sizes", options.sizes),
+            _list(options.runtimes),
+            _list(options.precisions),
+            _numbers("threads", options.threads),
+            _list(options.device),
         )
     )
     names = [data_path(entry)[0] for entry in data or ()]
-    report.prepare(output, names, force=force, with_plots=plots)
-    protocol = runs.Protocol(video or "", frames, rounds)
+    report.prepare(options.output, names, force=options.force, with_plots=options.plots)
+    protocol = runs.Protocol(options.video or "", options.frames, options.rounds)
     for _ in frames_of(protocol.source, 1):  # what cannot be read ends it here
         pass
     about_lines = about.lines(protocol)
-    with progress_bar(quiet) as bar:
+    with progress_bar(options.quiet) as bar:
         task = bar.add_task("bench", total=None)
 
         def told(line: str) -> None:
             bar.update(task, description=line)
 
-        scores = runs.scored(wanted, data, split, told) if data else {}  # may fail: so first
+        scores = (
+            runs.scored(wanted, data, options.split, told) if data else {}
+        )  # may fail: so first
         rows = [
             row if row.why else replace(row, scores=scores.get(row.of, {}))
             for row in runs.measured(wanted, protocol, told)
         ]
     advice = report.recommendation(rows, plan.cores())
-    report.write(output, rows, about_lines, advice, names, with_plots=plots)
-    if not quiet:
+    report.write(options.output, rows, about_lines, advice, names, with_plots=options.plots)
+    if not options.quiet:
         for line in (*about_lines, "", *report.markdown(rows, names), ""):
             typer.echo(line)
     typer.echo(advice)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from humanpose.cli.options import with_options
 from humanpose.errors import InputError, MissingExtraError, printable
+from humanpose.types import option
 
 if TYPE_CHECKING:
     from humanpose.checkpoints.mapping import Import
@@ -16,36 +18,37 @@ if TYPE_CHECKING:
 _NAMES_SHOWN = 8
 
 
+@dataclass(frozen=True, slots=True)
+class NetOptions:
+    """Options of `nets.create`; None = the net's own."""
+
+    joints: int | None = option(None, "Joints, background not counted; the net's if not given.")
+    stages: int | None = option(None, "Stages of a CPM net.")
+    pooling: str | None = option(None, "ceil (Caffe) or floor (TensorFlow's VALID), for a CPM net.")
+    centre_sigma: float | None = option(
+        None, "Sigma of a CPM net's centre map, px: 21; psycharo's port had 17.68.", min=1
+    )
+    blocks: int | None = option(None, "Residuals per group of an hourglass.")
+
+
+@with_options()
 def import_weights(
     kind: Annotated[
         str,
         typer.Argument(
+            metavar="KIND",
             help="caffe, tensorflow, tensorflow-graph, openpose-pickle, hrnet, simplebaseline or "
-            "hourglass."
+            "hourglass.",
         ),
     ],
-    file: Annotated[Path, typer.Argument(help="The foreign weights. Nothing in it is executed.")],
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="The foreign weights. Nothing in it is executed."),
+    ],
     net: Annotated[str, typer.Option("--net", help="Our network that they are for.")],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="The .safetensors to write.")
     ],
-    joints: Annotated[
-        int | None, typer.Option(help="Joints, background not counted; the net's if not given.")
-    ] = None,
-    stages: Annotated[int | None, typer.Option(help="Stages of a CPM net.")] = None,
-    pooling: Annotated[
-        str | None,
-        typer.Option(help="ceil (Caffe) or floor (TensorFlow's VALID), for a CPM net."),
-    ] = None,
-    centre_sigma: Annotated[
-        float | None,
-        typer.Option(min=1, help="Of a CPM net's centre map, px: 21; psycharo's port had 17.68."),
-    ] = None,
-    channels: Annotated[
-        str | None,
-        typer.Option(help="rgb or bgr, what the weights expect; as their authors had it."),
-    ] = None,
-    blocks: Annotated[int | None, typer.Option(help="Residuals per group of an hourglass.")] = None,
     backbone: Annotated[
         bool,
         typer.Option(
@@ -53,8 +56,13 @@ def import_weights(
         ),
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    channels: Annotated[
+        str | None,
+        typer.Option(help="rgb or bgr, what the weights expect; as their authors had it."),
+    ] = None,
+    options: NetOptions = NetOptions(),
 ) -> None:
-    """Turn weights of another system into ours, and say what became of every tensor."""
+    """Convert weights of another system to a .safetensors file; report every tensor."""
     try:
         import torch
 
@@ -75,23 +83,16 @@ def import_weights(
     mapping.check_kind(kind, net)
     arrays = mapping.read_foreign(kind, file)
     psycharo = kind.startswith("tensorflow") and not mapping.is_timctho(arrays)
-    given = {
-        "joints": joints,
-        "stages": stages,
-        "pooling": pooling,
-        "centre_sigma": centre_sigma,
-        "blocks": blocks,
-    }
-    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    given = {name: value for name, value in asdict(options).items() if value is not None}
     if psycharo and net.startswith("cpm-"):
-        options.setdefault("pooling", "floor")
+        given.setdefault("pooling", "floor")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # what --backbone leaves to chance is the same every time
-        made = nets.create(net, **options)
+        made = nets.create(net, **given)
     found = mapping.to_net(arrays, kind, net, made)
     _print(found)
     _refuse_mismatch(file, net, found, backbone=backbone)
-    spec = reference_spec(output.stem, net, options, made, psycharo=psycharo)
+    spec = reference_spec(output.stem, net, given, made, psycharo=psycharo)
     spec = replace(spec, channels=channels or spec.channels)
     recipe = f"imported from {kind} file {file.name} (sha256 {_sha(file, sha256)})"
     if found.missing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 from importlib import import_module
@@ -50,8 +51,10 @@ class Verb(TyperCommand):
         module, _, attribute = self._where.partition(":")
         found = getattr(import_module(f"humanpose.cli.{module}"), attribute)
         if not isinstance(found, typer.Typer):
+            paragraphs = (inspect.getdoc(found) or "").split("\n\n")
+            text = "\n\n".join(" ".join(each.split()) for each in paragraphs)
             app = typer.Typer(add_completion=False)
-            app.command(self.name)(found)
+            app.command(self.name, help=text)(found)
             found = app
         return typer.main.get_command(found)
 

@@ -1,15 +1,68 @@
-"""humanpose predict SOURCE..."""
+"""humanpose predict SOURCE...: sources in, annotated pictures, videos and records out."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, nullcontext, suppress
+from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from humanpose.errors import EXIT_SKIPPED
+from humanpose.cli.options import OutputOptions, SourceOptions, with_options
+from humanpose.cli.progress import progress_bar
+from humanpose.cli.signals import Stop, stopping
+from humanpose.draw import WITH_MAPS, DrawStyle
+from humanpose.errors import EXIT_SKIPPED, InputError, OutputError
+from humanpose.images import load_image
+from humanpose.infer.options import InferenceOptions
+from humanpose.infer.pipeline import overlapped
+from humanpose.infer.profile import READING, WRITING, Profile, TimedSource, phase, timed
+from humanpose.infer.track import TrackingOptions
+from humanpose.media.sinks import (
+    RECORDS,
+    PictureSink,
+    RecordSink,
+    record_path,
+    save_heat_maps,
+)
+from humanpose.media.sources import InputItem, find_inputs, open_source, without_password
+from humanpose.types import Frame, option
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from humanpose.api import PoseEstimator
+    from humanpose.infer.smooth import Smoothing
+
+_DRAWN = ("image", "video", "heatmaps")
+_DEFAULT = ("image", "video", "json")
+Job = tuple[tuple[InputItem, ...], Path]  # all pictures or one video; the path of their record
 
 
+@dataclass(frozen=True, slots=True)
+class PredictOptions:
+    """Options of `humanpose predict`."""
+
+    output: OutputOptions = OutputOptions()
+    as_video: bool = option(
+        False, "Treat the pictures of a folder or glob as one video.", flags=("--as-video",)
+    )
+    frames: int | None = option(None, "End a video or camera after this many frames.", min=1)
+    seconds: float | None = option(None, "End a video or camera after this time.", min=0)
+    show: bool = option(False, "Open the first annotated result when done.", flags=("--show",))
+    profile: bool = option(False, "Print where the time goes.", flags=("--profile",))
+    quiet: bool = option(False, "Print no progress and no summary.", flags=("--quiet", "-q"))
+    inference: InferenceOptions = InferenceOptions()
+    tracking: TrackingOptions = TrackingOptions()
+    style: DrawStyle = DrawStyle()
+    source: SourceOptions = SourceOptions()
+
+
+@with_options()
 def predict(
     sources: Annotated[
         list[str],
@@ -19,152 +72,7 @@ def predict(
             "ros:/TOPIC, a ROS recording, numbered pictures (FOLDER/%05d.jpg).",
         ),
     ],
-    save: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KINDS",
-            help="Comma-separated: image, video, json (COCO's shape), jsonl, csv, coco (bare "
-            "results), openpose, trc, heatmaps. Without it: the annotated picture or video, and "
-            "json.",
-        ),
-    ] = None,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the results.")
-    ] = Path("humanpose-out"),
-    force: Annotated[bool, typer.Option("--force", help="Replace existing results.")] = False,
-    model: Annotated[
-        str, typer.Option(help="Pose weights: a built-in name or a file.")
-    ] = "balanced",
-    detector: Annotated[
-        str,
-        typer.Option(
-            help="Detector weights: a built-in name, a file, or 'none' (one person fills it)."
-        ),
-    ] = "person",
-    hands: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="Hand weights: also find 21 joints of every hand."),
-    ] = None,
-    runtime: Annotated[str, typer.Option(help="auto, openvino or onnxruntime.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, float32, bf16 or int8.")] = "auto",
-    device: Annotated[
-        str, typer.Option(help="cpu, or what the runtime offers: gpu, npu, cuda.")
-    ] = "cpu",
-    threads: Annotated[
-        int | None,
-        typer.Option(min=1, help="CPU threads of a network call; physical cores if not given."),
-    ] = None,
-    detector_score: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="Least score of a person; the model's own if not given."),
-    ] = None,
-    min_score: Annotated[
-        float,
-        typer.Option(min=0, max=1, help="Draw joints at or above this score; results keep all."),
-    ] = 0.3,
-    view: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="How results are drawn: boxes, skeleton, heatmaps, stages or side-by-side.",
-        ),
-    ] = "boxes",
-    legend: Annotated[
-        bool, typer.Option("--legend", help="Draw which colour is which side of the body.")
-    ] = False,
-    max_people: Annotated[
-        int | None,
-        typer.Option(min=1, help="Keep at most this many people of a picture, best first."),
-    ] = None,
-    size: Annotated[
-        int | None,
-        typer.Option(
-            min=8, help="Height of the pose network's input (CPM's box size); its own if not given."
-        ),
-    ] = None,
-    detector_size: Annotated[
-        int | None,
-        typer.Option(
-            min=8,
-            help="Side of the square that the detector sees the picture in; its own if not "
-            "given, but 224 beside --model fast.",
-        ),
-    ] = None,
-    tta: Annotated[
-        str | None,
-        typer.Option(
-            metavar="LIST",
-            help="Test-time augmentation: flip, scales=0.8:1:1.25 (or benchmark, demo), "
-            "upright=DEGREES, comma-separated, or none. Default: the network's own.",
-        ),
-    ] = None,
-    crop: Annotated[
-        str,
-        typer.Option(
-            metavar="RULE",
-            help="Scale of a crop: box, or picture-height (the CPM release's). Default: the "
-            "network's; picture-height with CPM's detector, which knows no sizes.",
-        ),
-    ] = "",
-    decode: Annotated[
-        str,
-        typer.Option(
-            metavar="RULE", help="argmax, quarter or dark; the network's own if not given."
-        ),
-    ] = "",
-    compat: Annotated[
-        str,
-        typer.Option(
-            help="matlab: sum maps at the picture's size, whole pixels; hrnet: its shifted flip."
-        ),
-    ] = "",
-    cache: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Folder of compiled models; '' turns it off.")
-    ] = None,
-    as_video: Annotated[
-        bool, typer.Option("--as-video", help="The pictures of a folder or glob are one video.")
-    ] = False,
-    rate: Annotated[
-        float | None, typer.Option(min=0.01, help="Frames/s of numbered pictures; 25 if not given.")
-    ] = None,
-    topic: Annotated[
-        str | None, typer.Option(help="Topic of a ROS recording, where several have pictures.")
-    ] = None,
-    retries: Annotated[
-        int | None,
-        typer.Option(min=0, help="Attempts to find a lost camera again; endless if not given."),
-    ] = None,
-    frames: Annotated[
-        int | None, typer.Option(min=1, help="End a video or camera after this many frames.")
-    ] = None,
-    seconds: Annotated[
-        float | None, typer.Option(min=0, help="End a video or camera after this time.")
-    ] = None,
-    track: Annotated[
-        bool, typer.Option("--track/--no-track", help="Number the people of a video.")
-    ] = True,
-    smooth: Annotated[
-        str,
-        typer.Option(
-            metavar="METHOD",
-            help="Steady the joints: none, kalman, one-euro, rts (best, files). If not given: "
-            "kalman for cameras and streams, none for files.",
-        ),
-    ] = "auto",
-    detect_every: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help="Look for people every so many frames; their last pose says where between.",
-        ),
-    ] = 1,
-    show: Annotated[
-        bool, typer.Option("--show", help="Open the first annotated result when done.")
-    ] = False,
-    profile: Annotated[
-        bool, typer.Option("--profile", help="Print at the end where the time went.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")] = False,
+    options: PredictOptions = PredictOptions(),
 ) -> None:
     """Find people and their joints in pictures and videos.
 
@@ -172,52 +80,286 @@ def predict(
     at the end, and makes the exit code 3. Ctrl-C ends early, with every result file complete.
     """
     from humanpose.api import PoseEstimator
-    from humanpose.cli import prediction
-    from humanpose.draw import WITH_MAPS, DrawStyle
-    from humanpose.infer.profile import Profile
-    from humanpose.infer.track import TrackingOptions
 
-    reading = prediction.Reading(as_video, rate, topic, retries, frames, seconds)
-    jobs = prediction.plan(
-        sources,
-        save,
-        output,
-        look=DrawStyle(view, min_score, legend),
-        force=force,
-        reading=reading,
-        following=TrackingOptions(track, smooth, detect_every),
-    )
-    counted = Profile() if profile else None
+    prediction = Prediction(sources, options)
     estimator = PoseEstimator(
-        model,
-        detector=detector,
-        runtime=runtime,
-        precision=precision,
-        device=device,
-        threads=threads,
-        cache=cache,
-        detector_score=detector_score,
-        max_people=max_people,
-        size=size,
-        detector_size=detector_size,
-        tta=tta,
-        crop=crop,
-        decode=decode,
-        compat=compat,
-        keep_maps="heatmaps" in (save or "") or view in WITH_MAPS,
-        hands=hands,
-        profile=counted,
+        options=options.inference, keep_maps=prediction.needs_maps, profile=prediction.profile
     )
-    outcome = prediction.run(jobs, estimator, quiet=quiet, profile=counted)
-    if not quiet:
-        typer.echo(outcome.summary())
-    if counted:
-        typer.echo(counted.table(outcome.pictures + outcome.frames))
-    for line in outcome.problems:
+    prediction.run(estimator)
+    if not options.quiet:
+        typer.echo(prediction.summary())
+    if prediction.profile:
+        typer.echo(prediction.profile.table(prediction.pictures + prediction.frames))
+    for line in prediction.problems:
         typer.echo(line, err=True)
-    if show and outcome.drawn:
-        typer.launch(str(outcome.drawn[0]))
-    if outcome.signal:
-        raise typer.Exit(128 + outcome.signal)
-    if outcome.problems:
+    if options.show and prediction.drawn:
+        typer.launch(str(prediction.drawn[0]))
+    if prediction.signal:
+        raise typer.Exit(128 + prediction.signal)
+    if prediction.problems:
         raise typer.Exit(EXIT_SKIPPED)
+
+
+class _NothingDone(Exception):
+    """Leaves the sinks of a job of which nothing could be read, so that they leave no file."""
+
+
+class Prediction:
+    """One call of `predict`: planned and checked before a network is loaded, then run.
+
+    Attributes:
+        jobs: what is written together: all pictures, then each video.
+        pictures, frames, people: done so far; frames are those of videos.
+        seconds: spent on videos.
+        drawn: annotated pictures and videos.
+        problems: one line for each input that was skipped or damaged.
+        signal: number of the signal that ended the run early, else 0.
+        profile: where the time went, if asked for.
+
+    Raises:
+        InputError: if a source does not exist or is empty, or `save` names an unknown kind or
+            one that is not for such a source.
+        OutputError: if a result exists and `force` is off.
+    """
+
+    def __init__(self, sources: Sequence[str], options: PredictOptions) -> None:
+        self.options = options
+        self.folder = options.output.output
+        self._kinds = _kinds(options.output.save)
+        self.jobs = self._plan(sources)
+        self.pictures = self.frames = self.people = self.signal = 0
+        self.seconds = 0.0
+        self.drawn: list[Path] = []
+        self.problems: list[str] = []
+        self.profile = Profile() if options.profile else None
+
+    @property
+    def needs_maps(self) -> bool:
+        """Whether people need their heat maps."""
+        return "heatmaps" in self._kinds or self.options.style.view in WITH_MAPS
+
+    def _plan(self, sources: Sequence[str]) -> list[Job]:
+        items = find_inputs(sources, exclude=self.folder, as_video=self.options.as_video)
+        pictures = tuple(item for item in items if item.kind == "picture")
+        jobs: list[Job] = [
+            ((item,), self.folder / item.output) for item in items if item.kind == "video"
+        ]
+        if self._kinds == {"trc"} and pictures:
+            raise InputError(
+                f"--save trc is for what moves, not for {pictures[0].path}; see --as-video"
+            )
+        if "heatmaps" in self._kinds and jobs:
+            raise InputError(f"--save heatmaps is for pictures; {jobs[0][0][0].path} is a video")
+        if pictures:
+            record = pictures[0].output if len(pictures) == 1 else _common_record(items)
+            jobs.insert(0, (pictures, self.folder / record))
+        if not self.options.output.force:
+            for path in (path for job in jobs for path in self._outputs(*job)):
+                if path.exists():
+                    raise OutputError(
+                        f"{path} exists; add --force to replace it, or -o for another folder"
+                    )
+        return jobs
+
+    def _outputs(self, items: tuple[InputItem, ...], record: Path) -> Iterator[Path]:
+        """Return every file and folder that a job will write."""
+        for item in items:
+            if ("video" if item.kind == "video" else "image") in self._kinds:
+                yield self.folder / item.output
+            if "heatmaps" in self._kinds:
+                yield self._maps_folder(item)
+        yield from (record_path(kind, record) for kind in self._records(items[0]))
+
+    def _maps_folder(self, item: InputItem) -> Path:
+        drawn = self.folder / item.output
+        return drawn.with_name(f"{drawn.stem}_heatmaps")
+
+    def _records(self, item: InputItem) -> list[str]:
+        """Return the kinds of records to write; TRC holds motion only."""
+        drawn = _DRAWN if item.kind == "video" else (*_DRAWN, "trc")
+        return sorted(self._kinds.difference(drawn))
+
+    def run(self, estimator: PoseEstimator) -> None:
+        """Do the jobs; an input that cannot be read is noted and the others are done.
+
+        The first Ctrl-C or SIGTERM ends them after the frames at hand, with every file completed.
+        """
+        counted = self.profile.running() if self.profile else nullcontext()
+        with counted, stopping() as stop, progress_bar(self.options.quiet) as progress:
+            for items, record in self.jobs:
+                if stop.signal:
+                    break
+                work = self._run_video if items[0].kind == "video" else self._run_pictures
+                try:
+                    work(items, record, estimator, progress, stop)
+                except InputError as error:
+                    self.problems.append(f"skipped: {error}")
+            if stop.signal:
+                self.signal = stop.signal
+                self.problems.append("interrupted: results are complete up to here")
+
+    def _run_pictures(
+        self,
+        items: tuple[InputItem, ...],
+        record: Path,
+        estimator: PoseEstimator,
+        progress: Progress,
+        stop: Stop,
+    ) -> None:
+        task = progress.add_task("pictures", total=len(items))
+        problems: list[str] = []
+
+        def load(item: InputItem) -> tuple[InputItem, Frame | InputError]:
+            try:
+                name = (item.output.parent / item.path.name).as_posix()
+                return item, Frame(load_image(item.path), name=name)
+            except InputError as error:
+                return item, error
+
+        def estimate(
+            loaded: tuple[InputItem, Frame | InputError],
+        ) -> tuple[InputItem, Frame | InputError]:
+            item, frame = loaded
+            return item, estimator.process(frame) if isinstance(frame, Frame) else frame
+
+        with suppress(_NothingDone), ExitStack() as stack:
+            records = self._open_records(items, record, estimator, stack, problems)
+            wanted = takewhile(lambda _: not stop.signal, items)
+            loaded = timed(map(load, wanted), self.profile, READING)
+            several = len(items) > 1  # reading, estimating and writing in threads of their own
+            done = overlapped(loaded, estimate) if several else map(estimate, loaded)
+            if several:
+                stack.callback(done.close)  # type: ignore[union-attr]
+            before = self.pictures
+            for item, frame in done:
+                progress.advance(task)
+                if isinstance(frame, InputError):
+                    problems.append(f"skipped: {frame}")
+                    continue
+                with phase(self.profile, WRITING):
+                    self._write_picture(item, frame, records)
+            if self.pictures == before:
+                raise _NothingDone
+        self.problems += problems
+
+    def _write_picture(self, item: InputItem, frame: Frame, records: list[RecordSink]) -> None:
+        force = self.options.output.force
+        if "image" in self._kinds:
+            path = self.folder / item.output
+            with PictureSink(path, look=self.options.style, force=force) as sink:
+                sink.write(frame)
+            self.drawn.append(path)
+        if "heatmaps" in self._kinds:
+            save_heat_maps(self._maps_folder(item), frame, force=force)
+        for record in records:
+            record.write(frame)
+        self.pictures += 1
+        self.people += len(frame.people)
+
+    def _run_video(
+        self,
+        items: tuple[InputItem, ...],
+        record: Path,
+        estimator: PoseEstimator,
+        progress: Progress,
+        stop: Stop,
+    ) -> None:
+        (item,), options, how = items, self.options, self.options.source
+        start, before = time.perf_counter(), self.frames
+        with (
+            open_source(item.source, rate=how.rate, topic=how.topic, retries=how.retries) as video,
+            ExitStack() as stack,
+        ):
+            stack.enter_context(stop.calling(video.stop))
+            total = options.frames or video.frames
+            task = progress.add_task(item.path.name, total=total, source=video)
+            smoothing = options.tracking.method(live=video.live)
+            sinks: list[Any] = self._open_records(
+                items, record, estimator, stack, video.problems, smoothing
+            )
+            stack.callback(video.close)  # before the record, whose footer holds the problems
+            if "video" in self._kinds:
+                sinks.append(self._open_video(item, video, stack))
+            # Closed before the video is, also on an error: its thread must not read a closed file.
+            read = video if self.profile is None else TimedSource(video, self.profile)
+            for frame in stack.enter_context(closing(estimator.follow(read, options.tracking))):
+                if options.seconds is not None and frame.time >= options.seconds:
+                    break
+                with phase(self.profile, WRITING):
+                    for sink in sinks:
+                        sink.write(frame)
+                self.frames += 1
+                self.people += len(frame.people)
+                progress.advance(task)
+                if self.frames - before == options.frames:
+                    break
+        self.problems += video.problems
+        self.seconds += time.perf_counter() - start
+
+    def _open_video(self, item: InputItem, video: Any, stack: ExitStack) -> Any:
+        """Open the annotated video of `video`; the sink is closed with `stack`."""
+        from humanpose.media.sinks.video import VideoSink
+        from humanpose.media.sources.video import VideoSource
+
+        path = self.folder / item.output
+        sink = VideoSink(
+            *(path, video.width, video.height, video.rate),
+            look=self.options.style,
+            audio=item.path if isinstance(video, VideoSource) and item.path.exists() else None,
+            force=self.options.output.force,
+        )
+        # Called after the sink is closed, when it knows all of its problems.
+        stack.callback(lambda: video.problems.extend(sink.problems))
+        self.drawn.append(path)
+        return stack.enter_context(sink)
+
+    def _open_records(
+        self,
+        items: tuple[InputItem, ...],
+        record: Path,
+        estimator: PoseEstimator,
+        stack: ExitStack,
+        problems: list[str],
+        smoothing: Smoothing | None = None,
+    ) -> list[RecordSink]:
+        kinds, force = self._records(items[0]), self.options.output.force
+        if not kinds:
+            return []
+        source = without_password(items[0].source)
+        header = estimator.header(
+            source if len(items) == 1 else f"{len(items)} pictures", smoothing
+        )
+        sink = RecordSink(record, header, kinds, problems=problems, force=force)
+        return [stack.enter_context(sink)]
+
+    def summary(self) -> str:
+        """Return one line for the user."""
+        parts = []
+        if self.pictures:
+            parts.append(f"{self.pictures} picture{'s' if self.pictures > 1 else ''}")
+        if self.frames:
+            rate = self.frames / max(self.seconds, 1e-9)
+            parts.append(f"{self.frames} frames ({rate:.1f} frames/s)")
+        done = " and ".join(parts) or "nothing"
+        people = f"{self.people} {'person' if self.people == 1 else 'people'}"
+        return f"{done} done, {people}; results in {self.folder}/"
+
+
+def _common_record(items: Sequence[InputItem]) -> Path:
+    """Return the name of the record of several pictures; no video's record has it."""
+    name = "pictures"
+    while any(item.output.with_suffix("") == Path(name) for item in items):
+        name += "_all"
+    return Path(f"{name}.json")
+
+
+def _kinds(save: str | None) -> frozenset[str]:
+    if save is None:
+        return frozenset(_DEFAULT)
+    kinds = frozenset(kind.strip() for kind in save.split(",") if kind.strip())
+    known = (*_DRAWN, *RECORDS)
+    unknown = sorted(kinds - set(known))
+    if unknown or not kinds:
+        what = ", ".join(unknown) or "nothing"
+        raise InputError(f"--save {what}: choose from {', '.join(known)}")
+    return kinds

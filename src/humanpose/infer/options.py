@@ -86,7 +86,7 @@ class InferenceOptions:
         "matlab: sum maps at the picture's size, whole pixels; hrnet: its shifted flip.",
         choices=("", "matlab", "hrnet"),
     )
-    keep_maps: bool = option(False, "Give every person the heat maps of all stages.")
+    keep_maps: bool = option(False, "Give people the heat maps of all stages.", hidden=True)
 
     def __post_init__(self) -> None:
         check_options(self)

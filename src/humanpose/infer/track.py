@@ -20,7 +20,7 @@ from humanpose.infer.detector import Detector
 from humanpose.infer.smooth import Smoothing
 from humanpose.infer.topdown import TopDown
 from humanpose.skeleton import I64
-from humanpose.types import F32, F64, U8, Frame, Person
+from humanpose.types import F32, F64, U8, Frame, Person, check_options, option
 
 _MEMORY = 1.5  # seconds out of sight after which a person is forgotten
 _DOUBT = 0.25  # the same for a newcomer without a number; unless seen in the frame before
@@ -244,24 +244,24 @@ def assign(cost: F64) -> tuple[I64, I64]:
 
 @dataclass(frozen=True, slots=True)
 class TrackingOptions:
-    """What is done with frames that come one after another, beyond looking at each by itself.
-
-    Attributes:
-        track: number the people.
-        smoothing: name or settings; "auto" = kalman for live sources, none for files.
-        detect_every: frames from one call of the detector to the next.
+    """How people are followed from frame to frame.
 
     Raises:
-        InputError: if there is no such smoothing, or the settings do not go together.
+        InputError: if there is no such smoothing, or the values do not go together.
     """
 
-    track: bool = True
-    smoothing: str | Smoothing = "auto"
-    detect_every: int = 1
+    track: bool = option(True, "Number the people of a video.")
+    smoothing: str | Smoothing = option(
+        "auto",
+        "Smooth joints: none, kalman, one-euro, rts (best, files); auto = kalman where live.",
+        metavar="METHOD",
+    )
+    detect_every: int = option(
+        1, "Run the detector every so many frames; boxes come from the last pose between.", min=1
+    )
 
     def __post_init__(self) -> None:
-        if self.detect_every < 1:
-            raise InputError(f"a detector cannot work every {self.detect_every} frames")
+        check_options(self)
         wanted = self.smoothing != "auto" and self.method(live=False) is not None
         if not self.track and (wanted or self.detect_every > 1):
             raise InputError("smoothing and a resting detector need tracking")

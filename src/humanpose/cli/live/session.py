@@ -11,33 +11,30 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from humanpose.cli.live.recording import Recording
-from humanpose.cli.live.worker import Worker, one_line
-from humanpose.cli.settings import Settings
-from humanpose.draw import DrawStyle
+from humanpose.cli.live.background import Recording, Worker, one_line
+from humanpose.cli.live.settings import LiveOptions
+from humanpose.cli.options import changed, fields_of
 from humanpose.errors import InputError
 from humanpose.infer.smooth import Rts, Smoother
 from humanpose.infer.stream import Live, Process
-from humanpose.infer.track import TrackingOptions
-from humanpose.media import sources
 from humanpose.media.sinks import PictureSink, RecordSink
+from humanpose.media.sources import (
+    Source,
+    open_source,
+    result_name,
+    source_kind,
+    without_password,
+)
 from humanpose.results import Record
 from humanpose.types import U8, Frame
 
 if TYPE_CHECKING:
     from humanpose.api import PoseEstimator
 
-_NETWORKS = (
-    *("model", "detector", "size", "detector_size", "precision", "runtime", "device", "threads"),
-    *("detector_score", "max_people", "tta"),
-)
-_STEPS = ("smooth", "detect_every")
-_SOURCE = ("source", "topic", "rate", "retries")
-_LOOK = ("view", "min_score", "legend")
 _SAVED = (".png", ".json", ".mp4", ".jsonl", ".mp4.part", ".jsonl.part")
 _PATIENCE = 3.0  # seconds that `close` waits for what is being loaded, opened or drawn
 
@@ -54,27 +51,27 @@ class Session:
     """One source, one set of networks and what is made of them.
 
     Attributes:
-        settings: what is asked for; falls back to what runs where it cannot be had.
+        options: what is asked for; falls back to what runs where it cannot be had.
         live: capture and inference; None before the first source is open.
         drawn: the newest result as it is to be shown, None before the first.
         problems: what is wrong now, by the part that it concerns: "networks", "source" ...
         said: the last thing that was done.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, options: LiveOptions) -> None:
         """Nothing runs before `start`."""
-        self.settings = settings
+        self.options = options
         self.live: Live | None = None
         self.drawn: Drawn | None = None
         self.problems: dict[str, str] = {}
         self.said = ""
         self._estimator: PoseEstimator | None = None
         self._follower: Process | None = None
-        self._loaded = self._opened = settings
-        self._source: sources.Source | None = None
+        self._loaded = self._opened = options
+        self._source: Source | None = None
         self._recording: Recording | None = None
         self._closed = False
-        # Of `settings` alone: held for moments.
+        # Of `options` alone: held for moments.
         self._asking = threading.Lock()
         # Of what runs: source, networks, recording. Never taken by the window's own thread.
         self._swapping = threading.RLock()
@@ -87,31 +84,36 @@ class Session:
         """Begin to load and to open."""
         self._networks.ask()
         self._sources.ask()
-        if self.settings.record:
+        if self.options.record:
             self.record(True)
 
     def change(self, **changes: Any) -> None:
-        """Ask for other settings; they act as soon as they can be had.
+        """Ask for other options; they act as soon as they can be had.
 
         "source" reopens also what is open already.
         """
         try:
             with self._asking:
-                self.settings = self.settings.changed(changes)
+                self.options = changed(self.options, changes)
         except InputError as error:
-            self.problems["settings"] = str(error)
+            self.problems["options"] = str(error)
             return
-        self.problems.pop("settings", None)
+        self.problems.pop("options", None)
         if "continuous" in changes:
             self._set_continuous()
-        if changes.keys() & set(_NETWORKS):
+        parts = {
+            part
+            for part in ("inference", "tracking", "opening", "style")
+            if changes.keys() & {field.name for field in fields_of(getattr(self.options, part))}
+        }
+        if "inference" in parts:
             self.problems.pop("networks", None)
-        if changes.keys() & {*_NETWORKS, *_STEPS}:
+        if parts & {"inference", "tracking"}:
             self._networks.ask()
-        if changes.keys() & set(_SOURCE):
+        if "opening" in parts or "source" in changes:
             self.problems.pop("source", None)
             self._sources.ask()
-        if changes.keys() & set(_LOOK):
+        if "style" in parts:
             self._drawing.ask()
 
     def refresh(self) -> None:
@@ -145,9 +147,9 @@ class Session:
         """What is being waited for, "" if nothing is."""
         waits = []
         if self._networks.busy:
-            waits.append(f"loading {self.settings.model}")
+            waits.append(f"loading {self.options.inference.model}")
         if self._sources.busy:
-            waits.append(f"opening {sources.without_password(self.settings.source)}")
+            waits.append(f"opening {without_password(self.options.source)}")
         return ", ".join(waits)
 
     def trouble(self) -> list[str]:
@@ -156,9 +158,7 @@ class Session:
         live = self.live
         if live is not None:
             if self._source is not None and self._source.state:
-                lines.append(
-                    f"{sources.without_password(self._opened.source)} {self._source.state}"
-                )
+                lines.append(f"{without_password(self._opened.source)} {self._source.state}")
             if live.error is not None:
                 lines.append(one_line(live.error))
         return lines
@@ -189,33 +189,34 @@ class Session:
         except Exception as error:  # shown in the window, which goes on
             self._complain(part, error)
 
-    def _fall_back(self, asked: Settings, running: Settings, keys: tuple[str, ...]) -> None:
+    def _fall_back(self, asked: LiveOptions, running: LiveOptions, *parts: str) -> None:
         """What was `asked` for cannot be had; unless more is asked by now, want what runs."""
         with self._asking:
-            if all(getattr(self.settings, key) == getattr(asked, key) for key in keys):
-                back = {key: getattr(running, key) for key in keys}
-                self.settings = self.settings.changed(back)
+            if all(getattr(self.options, part) == getattr(asked, part) for part in parts):
+                back = {part: getattr(running, part) for part in parts}
+                self.options = replace(self.options, **back)
 
     def _load(self) -> None:
-        """Bring networks, tracking and smoothing in line with the settings."""
+        """Bring networks, tracking and smoothing in line with the options."""
         from humanpose.api import PoseEstimator
 
-        asked, estimator = self.settings, self._estimator
-        same = all(getattr(asked, key) == getattr(self._loaded, key) for key in _NETWORKS)
-        if estimator is None or not same:
-            options = {key: getattr(asked, key) for key in _NETWORKS}
+        asked, estimator = self.options, self._estimator
+        if estimator is None or asked.inference != self._loaded.inference:
             try:
                 # With maps, so that every view can be had at once.
-                estimator = PoseEstimator(**options, keep_maps=True)
+                estimator = PoseEstimator(options=asked.inference, keep_maps=True)
             except Exception:
-                self._fall_back(asked, self._loaded, _NETWORKS)
+                self._fall_back(asked, self._loaded, "inference")
                 if self._estimator is not None:
                     self._networks.ask()  # for what else was asked
                 raise
         with self._swapping:
-            if estimator is not self._estimator or asked.detect_every != self._loaded.detect_every:
-                self._follower = estimator.follower(asked.detect_every)
+            new, old = asked.tracking, self._loaded.tracking
+            anew = (new.track, new.detect_every) != (old.track, old.detect_every)
+            anew = anew or estimator is not self._estimator
             self._estimator, self._loaded = estimator, asked
+            if anew:
+                self._follow()
             if self.live is not None:
                 self._stop_recording()  # a record tells of one set of networks
                 self.live.process = self._process()
@@ -224,13 +225,20 @@ class Session:
                 if self.live.over and self.live.result is None:
                     self._sources.ask()  # a video that was over before the networks were there
 
+    def _follow(self) -> None:
+        """Begin to track anew."""
+        if self._estimator is not None:
+            tracking = self._loaded.tracking
+            estimator, every = self._estimator, tracking.detect_every
+            self._follower = estimator.follower(every) if tracking.track else estimator.process
+
     def _process(self) -> Process:
         """The function for `Live`: people with numbers, steadied."""
         follower = self._follower
         if follower is None:  # the networks are not there yet, and nothing asks
             return lambda frame: frame
-        method = TrackingOptions(smoothing=self._loaded.smooth).method(live=True)
-        assert not isinstance(method, Rts)  # which `Settings` does not know: it waits for later
+        method = self._loaded.tracking.method(live=True)
+        assert not isinstance(method, Rts)  # which `LiveOptions` does not know: it waits for later
         smoother = None if method is None else Smoother(method)
 
         def process(frame: Frame) -> Frame:
@@ -243,21 +251,19 @@ class Session:
 
     def _set_continuous(self) -> None:
         if self.live is not None:
-            self.live.continuous = self.settings.continuous and self._estimator is not None
+            self.live.continuous = self.options.continuous and self._estimator is not None
 
     def _open(self) -> None:
         """Open the source that is asked for in place of the one there is."""
-        asked, old = self.settings, self.live
+        asked, old = self.options, self.live
         if old is not None and asked.source == self._opened.source:
             self._stop_recording()
             old.stop()  # two cannot have one camera
         try:
-            source = sources.open_source(
-                asked.source, rate=asked.rate, topic=asked.topic, retries=asked.retries
-            )
+            source = open_source(asked.source, **asdict(asked.opening))
         except Exception:
             if old is not None:
-                self._fall_back(asked, self._opened, _SOURCE)
+                self._fall_back(asked, self._opened, "source", "opening")
             raise
         with self._swapping:
             if self._closed:
@@ -266,8 +272,7 @@ class Session:
             self._stop_recording()
             if old is not None:
                 old.stop()  # before the next begins: they share the networks
-            if self._estimator is not None:  # another source, other people
-                self._follower = self._estimator.follower(self._loaded.detect_every)
+            self._follow()  # another source, other people
             live = Live(source, self._process())
             self.live, self.drawn, self._opened, self._source = live, None, asked, source
             self._set_continuous()
@@ -279,24 +284,21 @@ class Session:
         if live is None or live.result is None:
             return
         result = live.result
-        picture = self._as_shown().draw(result)
+        picture = self.options.style.draw(result)
         if live is self.live:
             self.drawn = Drawn(result, picture)
 
-    def _as_shown(self) -> DrawStyle:
-        return DrawStyle(self.settings.view, self.settings.min_score, self.settings.legend)
-
     def _header(self, estimator: PoseEstimator) -> Record:
-        method = TrackingOptions(smoothing=self._loaded.smooth).method(live=True)
-        return estimator.header(sources.without_password(self._opened.source), method)
+        method = self._loaded.tracking.method(live=True)
+        return estimator.header(without_password(self._opened.source), method)
 
     def _free_path(self) -> Path:
         """Where to save what is shown, with a suffix to replace; nothing is there yet."""
         text = self._opened.source
-        name = sources.result_name(text) if sources.source_kind(text) else Path(text).stem
+        name = result_name(text) if source_kind(text) else Path(text).stem
         name = f"{name.replace('.', '-')}_{time.strftime('%Y%m%d-%H%M%S')}"
         for i in itertools.count(1):
-            path = Path(self.settings.output, f"{name}_{i}" if i > 1 else name)
+            path = Path(self.options.output, f"{name}_{i}" if i > 1 else name)
             if not any(path.with_suffix(suffix).exists() for suffix in _SAVED):
                 break
         return path
@@ -307,7 +309,7 @@ class Session:
             raise InputError("there is no result to save yet")
         path, frame = self._free_path(), live.result
         record = RecordSink(path, self._header(estimator), ["json"])
-        with PictureSink(path.with_suffix(".png"), look=self._as_shown()) as picture, record:
+        with PictureSink(path.with_suffix(".png"), look=self.options.style) as picture, record:
             picture.write(frame)
             record.write(frame)
         self.said = f"saved {path}.png and .json"
@@ -319,15 +321,15 @@ class Session:
                 recording.stop()
 
     def _renew_recording(self) -> None:
-        """Finish the recording there is, if any, and begin one if the settings say so."""
+        """Finish the recording there is, if any, and begin one if the options say so."""
         with self._swapping:
             self._stop_recording()
             live, source, estimator = self.live, self._source, self._estimator
-            if self.settings.record and live and source and estimator:
+            if self.options.record and live and source and estimator:
                 path = self._free_path().with_suffix(".mp4")
                 header = self._header(estimator)
                 self._recording = Recording(
-                    *(live, source, path, header, self._as_shown()),
+                    *(live, source, path, header, self.options.style),
                     done=self._recorded,
                 )
 
@@ -341,4 +343,4 @@ class Session:
 
     def _set_record(self, on: bool) -> None:
         with self._asking:
-            self.settings = self.settings.changed({"record": on})
+            self.options = replace(self.options, record=on)

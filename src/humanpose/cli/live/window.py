@@ -36,8 +36,8 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from humanpose.cli.live.choices import FILE, OTHER, choices
 from humanpose.cli.live.session import Session
+from humanpose.cli.live.settings import FILE, OTHER, choices
 from humanpose.types import U8
 
 _TICK_MS = 8  # between looks for new pictures: below half a frame at 60 per second
@@ -150,7 +150,7 @@ class Window(QWidget):
                 "size": "Size",
                 "precision": "Precision",
                 "view": "View (V)",
-                "smooth": "Smoothing",
+                "smoothing": "Smoothing",
             }.items()
         ):
             box = QComboBox()
@@ -208,7 +208,7 @@ class Window(QWidget):
         self.live_pane.show_picture(None if frame is None else frame.image, waiting)
         idle = session.busy
         if frame is not None and not idle:
-            idle = "waiting" if session.settings.continuous else "Space: detect now"
+            idle = "waiting" if session.options.continuous else "Space: detect now"
         self.result_pane.show_picture(None if drawn is None else drawn.picture, idle)
         if time.monotonic() - self._told >= _TELL_S:
             self._told = time.monotonic()
@@ -222,8 +222,8 @@ class Window(QWidget):
         recording = session.recording
         said = f"recording {recording}" if recording else session.said
         self.said.setText(session.busy or said)
-        self.buttons["continuous"].setChecked(session.settings.continuous)
-        self.buttons["record"].setChecked(session.settings.record)
+        self.buttons["continuous"].setChecked(session.options.continuous)
+        self.buttons["record"].setChecked(session.options.record)
         self._fill_selectors()
         if live is None:
             return
@@ -240,7 +240,7 @@ class Window(QWidget):
         for key, box in self.selectors.items():
             if box.view().isVisible():
                 continue
-            items, chosen = choices(key, self.session.settings)
+            items, chosen = choices(key, self.session.options)
             if [box.itemData(i) for i in range(box.count())] != [value for value, _ in items]:
                 box.clear()
                 for value, text in items:
@@ -250,7 +250,8 @@ class Window(QWidget):
     def _chosen(self, key: str) -> None:
         value = self.selectors[key].currentData()
         if value == FILE:
-            folder = str(Path(str(getattr(self.session.settings, key))).parent)
+            items, present = choices(key, self.session.options)
+            folder = str(Path(items[present][0]).parent)
             name, _ = QFileDialog.getOpenFileName(self, "humanpose: a file", folder)
             value = name
         elif value == OTHER:
@@ -263,11 +264,11 @@ class Window(QWidget):
         self._told = 0.0
 
     def _continuous(self) -> None:
-        self.session.change(continuous=not self.session.settings.continuous)
+        self.session.change(continuous=not self.session.options.continuous)
         self._told = 0.0
 
     def _record(self) -> None:
-        self.session.record(not self.session.settings.record)
+        self.session.record(not self.session.options.record)
         self._told = 0.0
 
     def next_view(self) -> None:

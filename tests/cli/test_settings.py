@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from humanpose.cli.settings import Settings, load_settings
+from humanpose.cli.live.settings import LiveOptions, choices, load_options
+from humanpose.cli.options import changed, fields_of
 from humanpose.draw import VIEWS
 from humanpose.errors import InputError
 from humanpose.infer.options import BACKENDS, PRECISIONS
 from humanpose.infer.smooth import METHODS
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 # As the component's own files had it, first and last generation.
 V1 = """
@@ -72,24 +73,26 @@ def written(folder: Path, text: str) -> Path:
 def test_every_key_is_read_and_documented(tmp_path: Path) -> None:
     text = (DOCS / "video.md").read_text()
     (block,) = re.findall(r"```yaml\n(source:.*?)```", text, re.S)
-    settings, notes = load_settings(written(tmp_path, block))
+    settings, notes = load_options(written(tmp_path, block))
     assert notes == []
-    assert {line.split(":")[0] for line in block.splitlines() if line} == set(Settings.model_fields)
-    assert settings.model_dump() == {**Settings().model_dump(), "threads": 2}
+    assert {line.split(":")[0] for line in block.splitlines() if line} == {
+        field.name for field in fields_of(LiveOptions())
+    }
+    assert settings == changed(LiveOptions(), {"threads": 2})
 
 
 def test_choices_are_those_of_the_program() -> None:
     def values(key: str) -> set[str]:
-        return set(Settings.model_fields[key].annotation.__args__)
+        return {value for value, _ in choices(key, LiveOptions())[0]}
 
     assert values("view") == set(VIEWS)
-    assert values("smooth") == set(METHODS) - {"rts"}  # which comes a second late
+    assert values("smoothing") == {"auto", *METHODS} - {"rts"}  # which comes a second late
     assert values("precision") == set(PRECISIONS) and values("runtime") == set(BACKENDS)
 
 
 def test_an_empty_file_sets_nothing_and_numbers_are_cameras(tmp_path: Path) -> None:
-    assert load_settings(written(tmp_path, "# nothing\n"))[0] == Settings()
-    assert load_settings(written(tmp_path, "source: 2"))[0].source == "2"
+    assert load_options(written(tmp_path, "# nothing\n"))[0] == LiveOptions()
+    assert load_options(written(tmp_path, "source: 2"))[0].source == "2"
 
 
 @pytest.mark.parametrize(
@@ -97,8 +100,12 @@ def test_an_empty_file_sets_nothing_and_numbers_are_cameras(tmp_path: Path) -> N
     [
         ("modle: balanced", "modle: there is no such key"),
         ("size: big", "size: .*integer"),
-        ("smooth: rts", "smooth: .*'kalman'"),
+        ("smoothing: rts", "smoothing .*kalman"),
         ("view: [boxes]", "view: "),
+        ("view: maps", "view 'maps' is not one of boxes, skeleton"),
+        ("threads: 0", "threads must be at least 1"),
+        ("record: 1", "record: .*true or false"),
+        ("rate: fast", "rate: .*number"),
         ("source: yes", "source: "),
         ("- a", "'key: value' lines"),
         ("a: [", "not YAML"),
@@ -108,18 +115,18 @@ def test_an_empty_file_sets_nothing_and_numbers_are_cameras(tmp_path: Path) -> N
 def test_a_wrong_file_is_one_line_that_names_file_and_key(tmp_path, text: str, says: str) -> None:
     path = written(tmp_path, text)
     with pytest.raises(InputError, match=says) as error:
-        load_settings(path)
+        load_options(path)
     assert str(path) in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nix\.yaml does not exist"):
-        load_settings(tmp_path / "nix.yaml")
+        load_options(tmp_path / "nix.yaml")
 
 
 def test_the_first_generation_is_understood(tmp_path: Path) -> None:
-    settings, notes = load_settings(written(tmp_path, V1))
-    assert settings == Settings(source="ros:/usb_cam/image_raw")
+    settings, notes = load_options(written(tmp_path, V1))
+    assert settings == LiveOptions(source="ros:/usb_cam/image_raw")
     said = "\n".join(notes)
     assert "model: models/caffe/pose_iter_320000.caffemodel is not read as it is" in said
     assert "detector: models/caffe/pose_iter_70000.caffemodel is not read as it is" in said
@@ -130,8 +137,8 @@ def test_the_first_generation_is_understood(tmp_path: Path) -> None:
 
 
 def test_the_last_generation_is_understood(tmp_path: Path) -> None:
-    settings, notes = load_settings(written(tmp_path, V2))
-    assert settings == Settings(source="clip.mp4")
+    settings, notes = load_options(written(tmp_path, V2))
+    assert settings == LiveOptions(source="clip.mp4")
     said = "\n".join(notes)
     assert "model: models/hg.pth is not" in said and "detector: models/ssd.pb is not" in said
     assert "ROS.CameraDEPTH.fx: left out; depth is not read" in said and "not known" not in said
@@ -141,7 +148,7 @@ def test_the_last_generation_is_understood(tmp_path: Path) -> None:
     ("source", "read"), [("local", "1"), ("ros", "ros:/camera/rgb/image_raw"), ("jder", "0")]
 )
 def test_each_source_of_the_last_generation(tmp_path: Path, source: str, read: str) -> None:
-    settings, notes = load_settings(
+    settings, notes = load_options(
         written(tmp_path, V2.replace("Source: video", f"Source: {source}"))
     )
     assert settings.source == read
@@ -154,13 +161,13 @@ def test_imported_networks_beside_the_old_ones_are_used(tmp_path: Path, monkeypa
     folder.mkdir(parents=True)
     (folder / "pose_iter_320000.safetensors").touch()
     (folder / "pose_iter_70000.onnx").touch()
-    settings, notes = load_settings(written(tmp_path, V1))
-    assert settings.model == "models/caffe/pose_iter_320000.safetensors"
-    assert settings.detector == "models/caffe/pose_iter_70000.onnx"
-    assert settings.size == 192 and "size: 192, was boxsize" in notes
+    settings, notes = load_options(written(tmp_path, V1))
+    assert settings.inference.model == "models/caffe/pose_iter_320000.safetensors"
+    assert settings.inference.detector == "models/caffe/pose_iter_70000.onnx"
+    assert settings.inference.size == 192 and "size: 192, was boxsize" in notes
 
 
 def test_an_old_file_with_what_nobody_knows_is_told(tmp_path: Path) -> None:
-    settings, notes = load_settings(written(tmp_path, "HumanPose:\n  Colour: red\n"))
-    assert settings == Settings() and "Colour: left out; not known" in notes
-    assert load_settings(written(tmp_path, "HumanPose:\n"))[0] == Settings()
+    settings, notes = load_options(written(tmp_path, "HumanPose:\n  Colour: red\n"))
+    assert settings == LiveOptions() and "Colour: left out; not known" in notes
+    assert load_options(written(tmp_path, "HumanPose:\n"))[0] == LiveOptions()

@@ -12,11 +12,10 @@ import pytest
 from makers.media import video, wait_for
 
 from humanpose import PoseEstimator
-from humanpose.cli.live.choices import FILE, choices
-from humanpose.cli.live.recording import Recording
+from humanpose.cli.live.background import Recording, Worker
 from humanpose.cli.live.session import Session
-from humanpose.cli.live.worker import Worker
-from humanpose.cli.settings import Settings
+from humanpose.cli.live.settings import FILE, LiveOptions, choices
+from humanpose.cli.options import changed
 from humanpose.draw import DrawStyle
 from humanpose.infer.stream import Live
 from humanpose.media.sources import open_source
@@ -32,7 +31,9 @@ def clip(tmp_path: Path) -> Path:
 @pytest.fixture
 def session(clip: Path, tmp_path: Path) -> Iterator[Session]:
     out = str(tmp_path / "out")
-    session = Session(Settings(source=str(clip), detector="none", output=out))
+    session = Session(
+        changed(LiveOptions(), {"source": str(clip), "detector": "none", "output": out})
+    )
     session.start()
     yield session
     session.close()
@@ -70,17 +71,19 @@ def test_of_many_changes_the_last_holds(session: Session) -> None:
     wait_for(lambda: session.live and session.live.result and not session.busy, 60)
     wait_for(lambda: session.live.result.people[0].maps.shape[-2] == 224 // 4)
     session.change(size=4)
-    assert "size: " in session.trouble()[0] and session.settings.size == 224
+    assert (
+        "size must be at least 8" in session.trouble()[0] and session.options.inference.size == 224
+    )
     session.change(size=33)  # no multiple of the network's 32
     wait_for(lambda: "networks" in session.problems)
-    assert session.settings.size == 224 and session.live.error is None
+    assert session.options.inference.size == 224 and session.live.error is None
 
 
 def test_networks_that_cannot_be_had_hold_nothing_else_up(session: Session) -> None:
     wait_for(lambda: session.live and session.live.result, 60)
-    session.change(smooth="none", model="nix")
+    session.change(smoothing="none", model="nix")
     wait_for(lambda: "networks" in session.problems and not session.busy)
-    assert session.settings.model == "balanced" and "'nix'" in session.trouble()[0]
+    assert session.options.inference.model == "balanced" and "'nix'" in session.trouble()[0]
     session.record(True).result()
     path = session.recording
     part = path.with_name(f"{path.stem}.jsonl.part")
@@ -142,7 +145,7 @@ def test_a_recording_that_cannot_be_written_is_told(clip, tmp_path) -> None:
 def test_closing_waits_neither_for_a_mute_source_nor_for_networks(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         address = f"http://127.0.0.1:{mute.getsockname()[1]}/video"
-        session = Session(Settings(source=address, output=str(tmp_path / "out")))
+        session = Session(LiveOptions(source=address, output=str(tmp_path / "out")))
         session.start()
         wait_for(lambda: not session.busy.startswith("loading"), 60)
         assert session.busy == f"opening {address}"
@@ -168,7 +171,7 @@ def test_closing_waits_neither_for_a_mute_source_nor_for_networks(tmp_path: Path
     ],
 )
 def test_a_selector_shows_what_is_set_whatever_it_is(key, value, text) -> None:
-    items, chosen = choices(key, Settings().changed({key: value}))
+    items, chosen = choices(key, changed(LiveOptions(), {key: value}))
     assert items[chosen] == (value, text)
     assert len({item for item, _ in items}) == len(items)
     assert (FILE in [item for item, _ in items]) == (key in ("source", "model"))

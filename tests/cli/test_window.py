@@ -28,8 +28,9 @@ except ImportError as error:  # a system library
 from makers.media import mjpeg, video
 
 from humanpose.cli.live.session import Session
+from humanpose.cli.live.settings import LiveOptions
 from humanpose.cli.live.window import Window, resized
-from humanpose.cli.settings import Settings
+from humanpose.cli.options import changed
 from humanpose.results import read_records
 
 HERE = Path(__file__).resolve()
@@ -46,8 +47,9 @@ def opened(app: QApplication, tmp_path: Path) -> Iterator[Callable[..., Window]]
     """Opens windows that save below tmp_path / "out", and closes them in the end."""
     windows = []
 
-    def opens(**settings: object) -> Window:
-        session = Session(Settings(output=str(tmp_path / "out"), **settings))
+    def opens(**options: object) -> Window:
+        options["output"] = str(tmp_path / "out")
+        session = Session(changed(LiveOptions(), options))
         window = Window(session)
         windows.append(window)
         session.start()
@@ -124,16 +126,16 @@ def test_the_whole_way(opened, data: Path, tmp_path: Path) -> None:
     wait_for(lambda: results(window) > before + 3)
     wait_for(lambda: session.live.result.people[0].maps.shape[-2:] == (48, 32))
     assert not session.trouble()
-    choose(window, "smooth", "none")
+    choose(window, "smoothing", "none")
     wait_for(lambda: session.live.result.people and session.live.result.people[0].raw is None)
-    choose(window, "smooth", "one-euro")
+    choose(window, "smoothing", "one-euro")
     wait_for(lambda: session.live.result.people and session.live.result.people[0].raw is not None)
 
     # Every view by its key.
     for view in ("skeleton", "heatmaps", "stages", "side-by-side"):
         old = session.drawn.picture
         QTest.keyClick(window, Qt.Key.Key_V)
-        assert session.settings.view == view
+        assert session.options.style.view == view
         wait_for(lambda old=old: session.drawn.picture is not old)
     wait_for(lambda: session.drawn.picture.shape[1] == 2 * session.drawn.result.image.shape[1])
     choose(window, "view", "boxes")
@@ -143,7 +145,9 @@ def test_the_whole_way(opened, data: Path, tmp_path: Path) -> None:
     session.change(source=str(tmp_path / "nix.mp4"))
     wait_for(lambda: "'nix'" in window.trouble.text() and "nix.mp4" in window.trouble.text())
     wait_for(lambda: not session.busy and window.trouble.isVisible())
-    assert session.settings.model == "balanced" and session.settings.source.endswith("dance.mp4")
+    assert session.options.inference.model == "balanced" and session.options.source.endswith(
+        "dance.mp4"
+    )
     before = results(window)
     wait_for(lambda: results(window) > before)
     QTest.keyClick(window, Qt.Key.Key_Escape)
@@ -217,7 +221,7 @@ def test_another_source_and_other_networks_begin_another_recording(opened, tmp_p
         window = opened(source=feed.url, detector="none")
         wait_for(lambda: window.result_pane.picture is not None)
         QTest.keyClick(window, Qt.Key.Key_R)
-        for changes in ({"precision": "float32"}, {"source": other.url}, {"smooth": "none"}):
+        for changes in ({"precision": "float32"}, {"source": other.url}, {"smoothing": "none"}):
             wait_for(lambda: window.session.recording and results(window) > 3)
             before = window.session.recording
             QTest.qWait(500)
@@ -263,7 +267,7 @@ def test_pictures_of_any_size_are_fitted() -> None:
 def test_a_signal_closes_the_window_and_finishes_the_files(tmp_path, number, code) -> None:
     with mjpeg(30) as feed:
         config = tmp_path / "humanpose.yaml"
-        config.write_text(f"source: {feed.url}\nperson: none\nview: skeleton\n")
+        config.write_text(f"source: {feed.url}\ndetector: none\nview: skeleton\n")
         command = [sys.executable, "-m", "humanpose.cli.main", "live", "--config", str(config)]
         child = subprocess.Popen(
             [*command, "--record", "-o", str(tmp_path / "out")],
@@ -288,8 +292,8 @@ def test_a_signal_closes_the_window_and_finishes_the_files(tmp_path, number, cod
 def test_what_is_wrong_from_the_start_is_one_line(cli, monkeypatch, tmp_path: Path) -> None:
     code, _, error = cli("live", "--model", "nix")
     assert code == 2 and error.startswith("error: model 'nix'") and error.count("\n") == 1
-    code, _, error = cli("live", "--smooth", "rts")
-    assert code == 2 and "smooth: " in error and error.count("\n") == 1
+    code, _, error = cli("live", "--smoothing", "rts")
+    assert code == 2 and "smoothing 'rts'" in error and error.count("\n") == 1
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
         monkeypatch.delenv(name, raising=False)
     if sys.platform == "linux":

@@ -1,0 +1,214 @@
+"""Options of the live window, their file `humanpose.yaml`, and what its selectors offer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from humanpose.cli.options import SourceOptions, changed, fields_of
+from humanpose.draw import DrawStyle
+from humanpose.errors import InputError
+from humanpose.files import read_limited
+from humanpose.infer.catalog import installed
+from humanpose.infer.options import InferenceOptions
+from humanpose.infer.runtime import read_spec
+from humanpose.infer.track import TrackingOptions
+from humanpose.media.sources import source_kind, without_password
+from humanpose.types import option
+
+FILE, OTHER = "\0file", "\0other"  # not values, but ways to name one
+_SIZES = (None, 128, 192, 256, 320, 384)
+_SMOOTHING = ("auto", "kalman", "one-euro", "none")  # RTS comes a second late
+_MOST_BYTES = 1 << 20
+_NET_FILES = (".onnx", ".safetensors")
+
+
+@dataclass(frozen=True, slots=True)
+class LiveOptions:
+    """Options of `humanpose live`; fields, also those of the parts, are keys of the file."""
+
+    source: str = option("0", "Camera, video, address or ros:/TOPIC.")
+    opening: SourceOptions = SourceOptions()
+    inference: InferenceOptions = InferenceOptions()
+    tracking: TrackingOptions = TrackingOptions()
+    continuous: bool = option(
+        True,
+        "Process every frame that there is time for, or one when asked.",
+        flags=("--continuous/--on-demand",),
+    )
+    style: DrawStyle = DrawStyle()
+    record: bool = option(False, "Record from the start.")
+    output: str = option(
+        "humanpose-out",
+        "Folder of snapshots and recordings.",
+        metavar="DIR",
+        flags=("--output", "-o"),
+    )
+
+    def __post_init__(self) -> None:
+        if not self.source:
+            raise InputError("source: name a camera, a file, an address or ros:/TOPIC")
+        if self.tracking.smoothing not in _SMOOTHING:
+            known = ", ".join(_SMOOTHING)
+            raise InputError(f"smoothing {self.tracking.smoothing!r} is not one of {known}")
+
+
+def load_options(path: Path) -> tuple[LiveOptions, list[str]]:
+    """Return the options in a YAML file; of a file of 2018 also notes on what its keys became.
+
+    Raises:
+        InputError: on a missing file, bad YAML, an unknown key or a wrong value; it names them.
+    """
+    try:
+        tree = yaml.safe_load(read_limited(path, _MOST_BYTES).decode("utf-8-sig"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+    if tree is None:  # nothing but comments
+        tree = {}
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: write 'key: value' lines, such as 'source: 0'")
+    notes: list[str] = []
+    if "HumanPose" in tree:
+        tree, notes = _of_2018(tree)
+    try:
+        return changed(LiveOptions(), {str(key): value for key, value in tree.items()}), notes
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+# Parts of keys of 2018 that are read, and why the others are left out.
+_READ = (
+    *("Source", "Local.", "Video.", "JdeR.", "ROS.CameraRGB.Topic", "Camera.Server"),
+    *("Camera.Topic", "ramework", "_models.", "boxsize"),
+)
+_GONE = {
+    "CameraDEPTH": "depth is not read",
+    "Proxy": "JdeRobot's Ice servers are no longer read",
+    "Name": "was JdeRobot's",
+    "Fps": "frames come at the source's own rate",
+    "Format": "the format of pictures is recognised",
+    "GPU": "see `device`: cpu, gpu, npu or cuda",
+    "device": "now a name, such as `device: cuda`",
+    "limbs": "limbs are the network's own",
+    "colors": "colours tell the sides of the body",
+    "sigma": "the centre map is inside the network's file",
+}
+_SOURCES = {
+    "local": ("Local.DeviceNo",),
+    "video": ("Video.Path",),
+    "ros": ("ROS.CameraRGB.Topic", "Camera.Topic"),
+}
+
+
+def _of_2018(tree: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return today's keys and notes for a `HumanPose:` file, of 2017-18 or of 2018-20."""
+    top = tree.pop("HumanPose")
+    old = dict(_leaves({**tree, **(top if isinstance(top, dict) else {})}))
+    new: dict[str, Any] = {}
+    kind = old.get("Source", {1: "jder", 2: "ros"}.get(old.get("Camera.Server", 0)))
+    values = [old[key] for key in _SOURCES.get(str(kind), ()) if old.get(key) is not None]
+    if values:
+        new["source"] = f"ros:{values[0]}" if kind == "ros" else str(values[0])
+    elif kind == "jder":
+        said = "JdeRobot's Ice servers are no longer read; name another (ros:/TOPIC)"
+    else:
+        said = "the file names none; camera 0 is used"
+    notes = [f"source: {new.get('source') or said}"]
+    for role, word, usual in (("model", "pose", "balanced"), ("detector", "human", "person")):
+        notes += _old_network(old, new, role, word, usual)
+    for key, value in old.items():
+        if key.endswith("boxsize") and "model" in new:
+            new["size"] = value
+            notes.append(f"size: {value}, was boxsize")
+        elif key.endswith("boxsize"):
+            notes.append(f"{key} {value}: left out, for it was the old network's; see `size`")
+        elif not any(part in key for part in _READ):
+            why = next((why for part, why in _GONE.items() if part in key), "not known")
+            notes.append(f"{key}: left out; {why}")
+    notes.append("read as: " + (", ".join(f"{key}: {value}" for key, value in new.items())))
+    return new, notes
+
+
+def _leaves(tree: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (Camera.Server, 0) and so on: every value with its path."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
+def _old_network(
+    old: dict[str, Any], new: dict[str, Any], role: str, word: str, usual: str
+) -> list[str]:
+    """Set `role` in `new` if a network of 2018 was imported beside the old file; return notes."""
+    named = (str(old[key]) for key in old if key.endswith(f"{word}_framework"))
+    framework = next(named, str(old.get("Framework", "")))
+    framework = {"tensorflow": "tf"}.get(framework, framework)
+    paths = [
+        Path(str(path))
+        for key, value in old.items()
+        if "_models." in key and word in key and framework in key and "deploy" not in key
+        for path in (value if isinstance(value, list) else [value])
+        if path
+    ]
+    imported = [path.with_suffix(suffix) for path in paths for suffix in _NET_FILES]
+    usable = [str(path) for path in imported if path.is_file()]
+    if usable:
+        new[role] = usable[0]
+        return [f"{role}: {usable[0]}, which lies beside the old file"]
+    if not (paths or framework):
+        return []
+    what = ", ".join(sorted(map(str, paths))) or framework
+    return [
+        f"{role}: {what} is not read as it is; `humanpose import` turns it into a file to put "
+        f"beside it; until then the built-in `{usual}` is used"
+    ]
+
+
+Item = tuple[Any, str]  # value and text
+
+
+def choices(key: str, options: LiveOptions) -> tuple[list[Item], int]:
+    """Return what the selector of `key` offers, and the index of the present value."""
+    field = next(field for field in fields_of(options) if field.name == key)
+    values = {
+        "source": _cameras(),
+        "model": _models(),
+        "size": _SIZES,
+        "smoothing": _SMOOTHING,
+    }.get(key, field.about.get("choices", ()))
+    items = [(value, _text(key, value)) for value in dict.fromkeys((*values, field.value))]
+    chosen = [value for value, _ in items].index(field.value)
+    if key in ("source", "model"):
+        items.append((FILE, "File ..."))
+    if key == "source":
+        items.append((OTHER, "Address ..."))
+    return items, chosen
+
+
+def _text(key: str, value: Any) -> str:
+    """Return the text for a value: an address without its password, a file without its folder."""
+    if key == "size":
+        return "its own" if value is None else f"{value} px"
+    if key == "source" and source_kind(value) == "camera":
+        return f"Camera {value}"
+    if key == "source" and source_kind(value) in ("stream", "topic"):
+        return without_password(value)
+    return Path(value).name
+
+
+def _cameras() -> list[str]:
+    """Return the numbers of the cameras; "0" at least, to show how one is named."""
+    found = Path("/dev").glob("video[0-9]*")
+    return sorted((path.name[5:] for path in found), key=lambda name: (len(name), name)) or ["0"]
+
+
+@cache
+def _models() -> tuple[str, ...]:
+    return tuple(name for name, path in installed().items() if read_spec(path).task == "pose")

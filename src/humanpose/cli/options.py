@@ -1,0 +1,199 @@
+"""Options classes -> options of verbs, keys of settings files, controls of the window.
+
+An options class is a frozen dataclass; each field states its help and its limits (`types.option`).
+A field may hold another options class: its fields count as fields of the outer one.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+
+import typer
+
+from humanpose.errors import InputError
+from humanpose.types import option
+
+T = TypeVar("T")
+_KINDS = {bool: "true or false", int: "an integer", float: "a number", str: "text", Path: "a path"}
+_METAVARS = {int: "N", float: "X", str: "NAME"}
+
+
+@dataclass(frozen=True, slots=True)
+class OutputOptions:
+    """Which results are written, and where to."""
+
+    save: str | None = option(
+        None,
+        "Comma-separated: image, video, json (COCO's shape), jsonl, csv, coco (bare results), "
+        "openpose, trc, heatmaps. Default: the annotated picture or video, and json.",
+        metavar="KINDS",
+    )
+    output: Path = option(
+        Path("humanpose-out"),
+        "Folder for the results.",
+        metavar="DIR",
+        flags=("--output", "-o"),
+    )
+    force: bool = option(False, "Replace existing results.", flags=("--force",))
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """How moving sources are opened; see `media.sources.open_source`."""
+
+    rate: float | None = option(None, "Frames/s of numbered pictures; 25 if not given.", min=0.01)
+    topic: str | None = option(None, "Topic of a ROS recording, where several have pictures.")
+    retries: int | None = option(
+        None, "Attempts to reopen a lost camera or stream; endless if not given.", min=0
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of an options class.
+
+    Attributes:
+        name: key in files; `--name` is the option.
+        kind: one of bool, int, float, str and Path.
+        optional: None is allowed.
+        value: of the given options.
+        about: help, min, max, choices, metavar, flags.
+        panel: heading in the help; None = "Options".
+    """
+
+    name: str
+    kind: type
+    optional: bool
+    value: Any
+    about: Mapping[str, Any]
+    panel: str | None
+
+    def accepted(self, value: Any) -> Any:
+        """Return `value` as this field's kind.
+
+        Raises:
+            InputError: if it is of another kind. Limits are checked by the class itself.
+        """
+        if value is None and self.optional:
+            return None
+        number = type(value) in (int, float)
+        fits = {
+            bool: type(value) is bool,
+            int: type(value) is int,
+            float: number,
+            str: number or isinstance(value, str | Path),  # a number may be a camera
+            Path: isinstance(value, str | Path),
+        }
+        if fits[self.kind]:
+            return self.kind(value)
+        raise InputError(f"{self.name}: write {_KINDS[self.kind]}, not {value!r}")
+
+    def parameter(self) -> inspect.Parameter:
+        """Return the field as a parameter of a typer command."""
+        flags = self.about.get("flags", ())
+        if not flags and self.kind is bool:
+            flag = self.name.replace("_", "-")
+            flags = (f"--{flag}/--no-{flag}",)
+        shown = typer.Option(
+            *flags,
+            help=self.about["help"],
+            metavar=self.about.get("metavar", _METAVARS.get(self.kind)),
+            min=self.about.get("min"),
+            max=self.about.get("max"),
+            rich_help_panel=self.panel,
+        )
+        kind: Any = self.kind | None if self.optional else self.kind
+        return inspect.Parameter(
+            self.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=self.value,
+            annotation=Annotated[kind, shown],
+        )
+
+
+def fields_of(options: Any, panel: str | None = None) -> Iterator[Field]:
+    """Yield the fields of `options`, an instance of an options class, in order.
+
+    Fields of options classes inside it get the name of their class as `panel`.
+    """
+    hints = get_type_hints(type(options))
+    for each in fields(options):
+        value = getattr(options, each.name)
+        if is_dataclass(value):
+            yield from fields_of(value, _in_words(type(value).__name__))
+        elif "help" in each.metadata and not each.metadata.get("hidden"):
+            kinds = get_args(hints[each.name]) or (hints[each.name],)
+            kind = next(kind for kind in kinds if kind in _KINDS)
+            optional = type(None) in kinds
+            yield Field(each.name, kind, optional, value, each.metadata, panel)
+
+
+def _in_words(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).capitalize()
+
+
+def changed(options: T, changes: Mapping[str, Any]) -> T:
+    """Return `options` with other values for the fields that `changes` names.
+
+    Raises:
+        InputError: on an unknown field or a value that it does not allow; it names the field.
+    """
+    known = {field.name: field for field in fields_of(options)}
+    for name in changes:
+        if name not in known:
+            raise InputError(f"{name}: there is no such key")
+    made: T = _replaced(options, {key: known[key].accepted(changes[key]) for key in changes})
+    return made
+
+
+def _replaced(options: Any, changes: Mapping[str, Any]) -> Any:
+    parts = {}
+    for each in fields(options):
+        value = getattr(options, each.name)
+        if is_dataclass(value):
+            parts[each.name] = _replaced(value, changes)
+        elif each.name in changes:
+            parts[each.name] = changes[each.name]
+    return replace(options, **parts)
+
+
+def with_options(*left_out: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
+    """Decorate a verb: typer shows the fields of its options classes as options of the verb.
+
+    A parameter of the verb whose default is an instance of an options class receives such an
+    instance, made of the options given; the default holds theirs.
+
+    Args:
+        left_out: fields that the verb does not offer.
+    """
+
+    def decorate(verb: Callable[..., T]) -> Callable[..., T]:
+        hints = get_type_hints(verb, include_extras=True)
+        shown: list[inspect.Parameter] = []
+        groups: dict[str, tuple[Any, list[str]]] = {}
+        for parameter in inspect.signature(verb).parameters.values():
+            if not is_dataclass(parameter.default):
+                kind = inspect.Parameter.KEYWORD_ONLY
+                shown.append(parameter.replace(kind=kind, annotation=hints[parameter.name]))
+                continue
+            own = [f for f in fields_of(parameter.default) if f.name not in left_out]
+            groups[parameter.name] = parameter.default, [field.name for field in own]
+            shown += [field.parameter() for field in own]
+
+        @functools.wraps(verb)
+        def called(**given: Any) -> T:
+            for name, (default, names) in groups.items():
+                given[name] = changed(default, {each: given.pop(each) for each in names})
+            return verb(**given)
+
+        called.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+        called.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
+        return called
+
+    return decorate
