@@ -24,7 +24,7 @@ CEILINGS = {
     "infer": 2379,
     "media": 2262,
     "nets": 1684,
-    "checkpoints": 1401,
+    "checkpoints": 1399,
     "data": 3458,
     "train": 1390,
     "evaluate": 2689,

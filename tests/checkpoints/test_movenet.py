@@ -118,7 +118,8 @@ def test_what_is_not_such_a_model_is_said(small):
 def test_thunder_starts_a_network_of_its_width(tmp_path):
     """Random weights under the names and in the layout of the published file, in a chain."""
     torch.manual_seed(0)
-    published = dict(movenet_layers(1.75))
+    parts = dict(nets.create("lite", joints=17, width=1.75).named_modules())
+    published = {name: parts[name] for name, _ in movenet_layers(1.75)}
     nodes, arrays, before = [_node("x", "Placeholder")], {}, "x"
     for name, conv in published.items():
         depthwise = conv.groups > 1

@@ -66,9 +66,7 @@ _MESSAGES = protobuf.messages(
 
 
 def parse_tf_checkpoint(path: str) -> Arrays:
-    """Variables by their TensorFlow names, in TensorFlow's layouts and types.
-
-    Call it in a child process.
+    """Variables by TensorFlow's names, in its layouts and types; call it in a child process.
 
     Args:
         path: what `checkpoint_file` gives. Numbers only: texts and flags are left out.

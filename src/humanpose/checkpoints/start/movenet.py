@@ -56,7 +56,8 @@ def read_movenet(path: Path) -> dict[str, Tensor]:
 
 def movenet_layers(width: float) -> list[tuple[str, nn.Conv2d]]:
     """(name in `lite`, convolution) in the order in which MoveNet's graph runs them."""
-    net = nets.create("lite", joints=17, width=width)
+    with torch.device("meta"):  # only names and shapes are needed
+        net = nets.create("lite", joints=17, width=width)
     found = [(name, part) for name, part in net.named_modules() if isinstance(part, nn.Conv2d)]
 
     def place(layer: tuple[str, nn.Conv2d]) -> tuple[int, int]:

@@ -67,7 +67,8 @@ def _yolox(path: Path, graph: Any) -> dict[str, Tensor]:
     except (KeyError, ValueError, TypeError) as error:
         reason = printable(str(error))
         raise FormatError(f"{path}: not an ONNX file of YOLOX-nano ({reason})") from error
-    net = nets.create("person")
+    with torch.device("meta"):  # only names and shapes are needed
+        net = nets.create("person")
     wanted = {name: part for name, part in net.named_modules() if isinstance(part, nn.Conv2d)}
     if len(found) != len(wanted):
         raise FormatError(f"{path}: has {len(found)} convolutions, YOLOX-nano has {len(wanted)}")
@@ -82,10 +83,8 @@ def _yolox(path: Path, graph: Any) -> dict[str, Tensor]:
             if name == "trunk.stem.0" and array.shape[1:] == (12, 3, 3):
                 array = _unfocused(array)
             if array.shape != tuple(parameter.shape):
-                raise FormatError(
-                    f"{path}: {name}.{kind} has shape {array.shape}, YOLOX-nano "
-                    f"{tuple(parameter.shape)}"
-                )
+                shapes = f"{array.shape}, YOLOX-nano {tuple(parameter.shape)}"
+                raise FormatError(f"{path}: {name}.{kind} has shape {shapes}")
             state[f"{name}.{kind}"] = torch.from_numpy(np.array(array, np.float32))
     # The file takes pixels of 0..255, our net 0..1. This also brings the first weights to the
     # size of the others, so that the same learning rate suits them.
