@@ -149,7 +149,7 @@ def _checked(entry: str, compat: str, pictures: bool, quiet: bool) -> dict[str, 
         name, path = data_path(entry)
         samples = read(name, path, compat=compat)
         if not samples:
-            raise InputError(f"{path}: nobody is annotated in it")
+            raise InputError(f"{path}: it has no annotated person")
         report |= {"path": str(path), **summary(samples)}
         if not quiet:
             _print_summary(name, path, report)

@@ -35,7 +35,7 @@ def export(
     ] = None,
     stages: Annotated[
         bool,
-        typer.Option("--stages", help="Give the maps of every stage too (CPM, hourglass)."),
+        typer.Option("--stages", help="Also output the maps of every stage (CPM, hourglass)."),
     ] = False,
     flip: Annotated[
         bool,
@@ -57,9 +57,9 @@ def export(
     ] = 1.0,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
 ) -> None:
-    """Write a network as ONNX with its description inside, and compare it with the original.
+    """Write a network as ONNX with its spec inside, and compare it with the original.
 
-    An INT8 or bf16 file is refused that scores worse than float32 by more than --limit.
+    An INT8 or bf16 file that scores worse than float32 by more than --limit is refused.
     """
     if precision not in PRECISIONS:
         raise InputError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")

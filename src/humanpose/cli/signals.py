@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to finish: what is read ends, what is written is completed."""
+"""Ctrl-C and SIGTERM as a request to finish: reading ends, files are completed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import FrameType
 
 
 class Stop:
-    """Whether the user wants an end.
+    """Whether a signal has asked to end.
 
     Attributes:
         signal: number of the signal that came, 0 if none did.

@@ -36,14 +36,17 @@ def study(
         ),
     ] = None,
     only: Annotated[
-        str | None, typer.Option(metavar="A,B", help="These variants alone; the first compares.")
+        str | None,
+        typer.Option(metavar="A,B", help="Run these variants only, compared with the first."),
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs side by side, which share the cores.")] = 1,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Run so many trainings side by side; they share the cores.")
+    ] = 1,
 ) -> None:
-    """Run variants x seeds of a training, and write a page that compares them.
+    """Train variants x seeds of a recipe, and write a page that compares them.
 
-    What is done already is not done again; run the same command to go on.
-    """  # fmt: skip
+    Finished runs are kept: run the same command again to continue.
+    """
     try:
         from humanpose.lab import study as runs
         from humanpose.lab import study_page

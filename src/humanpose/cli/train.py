@@ -29,7 +29,7 @@ def train(
     data: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=PATH", help="Use these data sets in place of the recipe's; repeatable."
+            metavar="NAME=PATH", help="Use these data sets instead of the recipe's; repeatable."
         ),
     ] = None,
     devices: Annotated[
@@ -45,7 +45,7 @@ def train(
         bool, typer.Option("--restart", help="Ignore the checkpoint in the folder.")
     ] = False,
 ) -> None:
-    """Train a network as a recipe says; goes on from the folder's checkpoint if there is one."""
+    """Train a network from a recipe; continue from the folder's checkpoint if there is one."""
     try:
         from humanpose.lab import training
         from humanpose.train.config import load_recipe

@@ -17,28 +17,22 @@ from humanpose.types import Frame
 
 
 def one_line(error: Exception) -> str:
-    """What to tell a user of `error`."""
+    """Return the message of `error` for the user."""
     text = " ".join(str(error).split())[:300]
     return text if isinstance(error, HumanPoseError) else f"{type(error).__name__}: {text}"
 
 
 class Worker:
-    """Does one piece of work in a thread of its own whenever asked.
+    """Runs `work` in a thread of its own when asked.
 
-    However often it is asked while at work, it does it once more, so that the work must look up
-    what is wanted by then.
+    Requests that come while it works are answered by one more run, so that `work` must read what
+    is wanted when it starts.
     """
 
     def __init__(
         self, name: str, work: Callable[[], None], failed: Callable[[str, Exception], None]
     ) -> None:
-        """Begin to wait.
-
-        Args:
-            name: of the thread.
-            work: what to do.
-            failed: called with the name and what `work` raised.
-        """
+        """Begin to wait; `failed` is called with the name and what `work` raised."""
         self._name, self._work, self._failed = name, work, failed
         self._asked = self._working = self._closed = False
         self._changed = threading.Condition()
@@ -47,17 +41,17 @@ class Worker:
 
     @property
     def busy(self) -> bool:
-        """Whether something asked for is not yet done."""
+        """Whether a request is not yet done."""
         return self._asked or self._working
 
     def ask(self) -> None:
-        """Have the work done (again); returns at once."""
+        """Request a run; return at once."""
         with self._changed:
             self._asked = True
             self._changed.notify()
 
     def close(self, patience: float) -> None:
-        """Wait so many seconds for the work at hand; nothing is done after it."""
+        """Wait up to `patience` seconds for the present run; none follows."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -82,7 +76,7 @@ class _NothingWritten(Exception):
 
 
 class Recording:
-    """Every result from now on, written by a thread of its own; times begin at 0.
+    """Writes every result from now on in a thread of its own; times begin at 0.
 
     Attributes:
         path: of the video; the record has the suffix .jsonl.
@@ -100,27 +94,18 @@ class Recording:
         look: DrawStyle,
         done: Callable[[Recording], None],
     ) -> None:
-        """Begin.
-
-        Args:
-            live: where results come from.
-            source: of `live`.
-            path: of the video, .mp4.
-            header: of the record.
-            look: how frames are drawn.
-            done: called when the files are finished, in the recording's thread.
-        """
+        """Begin; `done` is called in the recording's thread when the files are finished."""
         self.path, self.frames, self.problem, self.running = path, 0, "", True
         self._source, self._header = source, header
         self._look, self._done, self._stopped = look, done, False
         self._results = live.follow()
-        # A frame that is being looked at just now may still be looked at by other networks.
+        # The frame that is being processed may still be processed by other networks.
         self._after = -1 if live.frame is None else live.frame.index
         self._thread = threading.Thread(target=self._run, name="recording", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """Finish the files; takes as long as that takes."""
+        """Finish the files and wait for it."""
         self._stopped = True
         self._results.end()
         self._thread.join()

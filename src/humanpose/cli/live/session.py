@@ -1,7 +1,7 @@
-"""What runs behind the live window: source, networks, drawing, recording; swapped while running.
+"""Behind the live window: source, networks, drawing, recording, each replaced while running.
 
-Nothing here knows of the window, and no method that it calls waits for a network, a source or a
-disk; only `close` does.
+Nothing here knows the window. No method that the window calls waits for a network, a source or a
+disk, except `close`.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ class Drawn:
 
 
 class Session:
-    """One source, one set of networks and what is made of them.
+    """One source, one set of networks and their results.
 
     Attributes:
         options: what is asked for; falls back to what runs where it cannot be had.
         live: capture and inference; None before the first source is open.
         drawn: the newest result as it is to be shown, None before the first.
-        problems: what is wrong now, by the part that it concerns: "networks", "source" ...
-        said: the last thing that was done.
+        problems: present problems by part: "networks", "source" ...
+        said: what was saved last.
     """
 
     def __init__(self, options: LiveOptions) -> None:
@@ -117,13 +117,13 @@ class Session:
             self._drawing.ask()
 
     def refresh(self) -> None:
-        """See to it that `drawn` is the newest result before long."""
+        """Request a drawing of the newest result if `drawn` is an older one."""
         result = None if self.live is None else self.live.result
         if result is not None and (self.drawn is None or self.drawn.result is not result):
             self._drawing.ask()
 
     def look(self) -> None:
-        """Look at the newest frame now."""
+        """Process the newest frame now."""
         if self.live is not None and self._estimator is not None:
             self.live.look()
 
@@ -144,7 +144,7 @@ class Session:
 
     @property
     def busy(self) -> str:
-        """What is being waited for, "" if nothing is."""
+        """What is loading or opening, "" if nothing is."""
         waits = []
         if self._networks.busy:
             waits.append(f"loading {self.options.inference.model}")
@@ -153,7 +153,7 @@ class Session:
         return ", ".join(waits)
 
     def trouble(self) -> list[str]:
-        """One line for each thing that is wrong now."""
+        """Return one line for each problem of now."""
         lines = list(self.problems.values())
         live = self.live
         if live is not None:
@@ -164,7 +164,7 @@ class Session:
         return lines
 
     def close(self) -> None:
-        """End everything and finish every file; what hangs is left to end with the program."""
+        """End everything and finish every file; a thread that hangs ends with the program."""
         if self._closed:
             return
         self._set_record(False)
@@ -190,7 +190,7 @@ class Session:
             self._complain(part, error)
 
     def _fall_back(self, asked: LiveOptions, running: LiveOptions, *parts: str) -> None:
-        """What was `asked` for cannot be had; unless more is asked by now, want what runs."""
+        """Return to the `running` parts: those `asked` for failed. Newer requests stay."""
         with self._asking:
             if all(getattr(self.options, part) == getattr(asked, part) for part in parts):
                 back = {part: getattr(running, part) for part in parts}
@@ -233,7 +233,7 @@ class Session:
             self._follower = estimator.follower(every) if tracking.track else estimator.process
 
     def _process(self) -> Process:
-        """The function for `Live`: people with numbers, steadied."""
+        """Return the function for `Live`: people with numbers, smoothed."""
         follower = self._follower
         if follower is None:  # the networks are not there yet, and nothing asks
             return lambda frame: frame
@@ -254,7 +254,7 @@ class Session:
             self.live.continuous = self.options.continuous and self._estimator is not None
 
     def _open(self) -> None:
-        """Open the source that is asked for in place of the one there is."""
+        """Open the source that is asked for; it replaces the present one."""
         asked, old = self.options, self.live
         if old is not None and asked.source == self._opened.source:
             self._stop_recording()
@@ -293,7 +293,7 @@ class Session:
         return estimator.header(without_password(self._opened.source), method)
 
     def _free_path(self) -> Path:
-        """Where to save what is shown, with a suffix to replace; nothing is there yet."""
+        """Return a path without files yet, for snapshots and recordings."""
         text = self._opened.source
         name = result_name(text) if source_kind(text) else Path(text).stem
         name = f"{name.replace('.', '-')}_{time.strftime('%Y%m%d-%H%M%S')}"

@@ -1,13 +1,12 @@
 """The live window: picture and result side by side, and switches that act at once.
 
-It looks at its `Session` by a timer and waits for nothing.
+A timer reads the state of its `Session`; the window waits for nothing.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -40,8 +39,8 @@ from humanpose.cli.live.session import Session
 from humanpose.cli.live.settings import FILE, OTHER, choices
 from humanpose.types import U8
 
-_TICK_MS = 8  # between looks for new pictures: below half a frame at 60 per second
-_TELL_S = 0.25  # between two lines of figures, which nobody could read faster
+_TICK_MS = 8  # between checks for new pictures: below half a frame at 60 per second
+_TELL_S = 0.25  # between two updates of the figures
 _STYLE = """
 QWidget { background: #16181d; color: #e8eaee; font-size: 15px; }
 QLabel#caption { color: #9aa3b2; font-size: 13px; }
@@ -70,7 +69,7 @@ class Pane(QWidget):
         self.text = ""
 
     def show_picture(self, picture: U8 | None, text: str = "") -> None:
-        """Show `picture` (H, W, 3) RGB, which nobody changes any more, else `text`."""
+        """Show `picture` (H, W, 3) RGB, which must not change any more, else `text`."""
         if picture is not self.picture or text != self.text:
             self.picture, self.text = picture, text
             self.update()
@@ -106,11 +105,11 @@ def resized(picture: U8, size: tuple[int, int]) -> U8:
 
 
 class Window(QWidget):
-    """What is seen of a `session`, which it closes in the end.
+    """Shows a `session`, and closes it in the end.
 
     Attributes:
-        selectors: the boxes to choose from, by the setting that they change.
-        buttons: by what they do.
+        selectors: boxes to choose from, by the option that they change.
+        buttons: by name.
     """
 
     def __init__(self, session: Session) -> None:
@@ -192,14 +191,14 @@ class Window(QWidget):
             button.setShortcut(QKeySequence(key))
             button.setFocusPolicy(Qt.FocusPolicy.NoFocus)  # Space is to mean one thing only
             button.setCheckable(name in ("continuous", "record"))
-            button.clicked.connect(_without_argument(act))
+            button.clicked.connect(lambda _, act=act: act())
             self.buttons[name] = button
             row.addWidget(button)
         row.addWidget(self.said, 1)
         return row
 
     def tick(self) -> None:
-        """Show what is new."""
+        """Show the newest pictures and figures."""
         session = self.session
         session.refresh()
         live, drawn = session.live, session.drawn
@@ -236,7 +235,7 @@ class Window(QWidget):
         self.result_line.setText(f"{now.result_rate:.1f} results/s{age}, {now.dropped} dropped")
 
     def _fill_selectors(self) -> None:
-        """Choices as they are now, and which is in force; not while a list is open."""
+        """Update what the selectors offer and show; not while a list is open."""
         for key, box in self.selectors.items():
             if box.view().isVisible():
                 continue
@@ -272,18 +271,18 @@ class Window(QWidget):
         self._told = 0.0
 
     def next_view(self) -> None:
-        """Show results the next way."""
+        """Show results in the next view."""
         box = self.selectors["view"]
         box.setCurrentIndex((box.currentIndex() + 1) % box.count())
         self._chosen("view")
 
     def dismiss(self) -> None:
-        """Hide what is known to be wrong."""
+        """Hide the present problems."""
         self.session.problems.clear()
         self._told = 0.0
 
     def closeEvent(self, event: QCloseEvent) -> None:
-        """Finish every file, out of sight."""
+        """Hide the window and finish every file."""
         self._timer.stop()
         self.hide()
         self.session.close()
@@ -294,15 +293,6 @@ def _label(name: str, text: str = "") -> QLabel:
     label = QLabel(text)
     label.setObjectName(name)
     return label
-
-
-def _without_argument(act: Callable[[], object]) -> Callable[[bool], None]:
-    """A slot for `clicked`, which tells whether the button is down."""
-
-    def slot(_: bool) -> None:
-        act()
-
-    return slot
 
 
 def _age(seconds: float) -> str:
