@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from humanpose.draw import DrawStyle, draw_heat
@@ -42,12 +41,7 @@ class PictureSink:
         """Draw `frame`; of several frames the last one stays."""
         self._drawn = self._look.draw(frame)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None and self._drawn is not None:
             save_image(self.path, self._drawn)
 

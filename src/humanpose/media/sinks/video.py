@@ -7,7 +7,6 @@ import time
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import av
@@ -151,12 +150,7 @@ class VideoSink:
             drawn = np.pad(drawn, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         return drawn
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             self._mux(self._stream.encode())
             if self._sound is not None and self._last >= 0:

@@ -10,7 +10,7 @@ from typing import Any
 from humanpose.errors import FormatError, HumanPoseError, InputError, MissingExtraError
 from humanpose.media.sources.ros import PICTURES, choose, to_rgb
 from humanpose.media.sources.source import Source
-from humanpose.types import U8, Frame
+from humanpose.types import Frame
 
 
 class BagSource(Source):
@@ -44,16 +44,12 @@ class BagSource(Source):
             raise _damaged(path, error) from error
         try:
             self._choose(topic)
-            self._pictures = self._read()
-            first = next(self._pictures, None)
-            if first is None:
+            if not self._begin(self._read()):
                 reason = f" ({self._first_error})" if self._first_error else ""
                 raise FormatError(f"{path}: topic {self._topic} holds no picture{reason}")
         except BaseException:
             self.close()
             raise
-        self._first: tuple[int, float, U8] | None = first
-        self.height, self.width = first[2].shape[:2]
 
     def _choose(self, topic: str | None) -> None:
         kinds = {c.topic: c.msgtype.replace("/msg/", "/") for c in self._reader.connections}
@@ -65,9 +61,8 @@ class BagSource(Source):
         self.frames = sum(c.msgcount for c in self._connections)
         self.rate = max(self.frames / max(self._reader.duration * 1e-9, 1e-3), 0.1)
 
-    def _read(self) -> Iterator[tuple[int, float, U8]]:
-        """(index, seconds on the recording's clock, picture) of what can be read."""
-        index = -1
+    def _read(self) -> Iterator[Frame]:
+        index, start = -1, None
         messages = self._reader.messages(self._connections)
         while True:
             try:
@@ -75,7 +70,11 @@ class BagSource(Source):
             except StopIteration:
                 return
             except Exception as error:
-                raise _damaged(self._path, error) from error
+                if start is None:
+                    raise _damaged(self._path, error) from error
+                reason = _damaged(self._path, error)
+                self.problems.append(f"{self.name}: ends early after {index + 1} frames ({reason})")
+                return
             index += 1
             try:
                 message: Any = self._reader.deserialize(raw, connection.msgtype)
@@ -84,21 +83,9 @@ class BagSource(Source):
                 self._skip(error)
                 continue
             stamp = message.header.stamp
-            seconds = stamp.sec + stamp.nanosec * 1e-9
-            yield index, seconds or written * 1e-9, image
-
-    def __iter__(self) -> Iterator[Frame]:
-        """Frames in the order of recording; one that cannot be read leaves a gap in `index`."""
-        picture, self._first = self._first, None
-        start = picture[1] if picture else 0.0
-        while picture is not None and not self._stopped:
-            index, seconds, image = picture
+            seconds = stamp.sec + stamp.nanosec * 1e-9 or written * 1e-9
+            start = seconds if start is None else start
             yield Frame(image, index, seconds - start, f"{self.name}#{index}")
-            try:
-                picture = next(self._pictures, None)
-            except FormatError as error:
-                self.problems.append(f"{self.name}: ends early after {index + 1} frames ({error})")
-                return
 
     def close(self) -> None:
         """Close the file and note unreadable pictures."""

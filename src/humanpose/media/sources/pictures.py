@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 import re
 from collections.abc import Iterator
@@ -43,13 +44,9 @@ class PictureSequence(Source):
         self.name, self.problems = name, []
         files = sequence_files(text)
         self.frames = len(files)
-        self._pictures = self._read(files)
-        first = next(self._pictures, None)
-        if first is None:
+        if not self._begin(self._read(files)):
             reason = self._first_error
             raise FormatError(f"{text}: none of {len(files)} pictures can be read ({reason})")
-        self._first = first
-        self.height, self.width = first.image.shape[:2]
 
     def _read(self, files: list[tuple[int, Path]]) -> Iterator[Frame]:
         for index, path in files:
@@ -57,13 +54,6 @@ class PictureSequence(Source):
                 yield Frame(load_image(path), index, index / float(self.rate), path.name)
             except InputError as error:
                 self._skip(error)
-
-    def __iter__(self) -> Iterator[Frame]:
-        """Yield frames in the order of their numbers, each named after its file."""
-        frame: Frame | None = self._first
-        while frame is not None and not self._stopped:
-            yield frame
-            frame = next(self._pictures, None)
 
 
 def is_numbered(text: str) -> bool:
@@ -119,19 +109,13 @@ def files_of(source: str, skipped: str | None) -> list[tuple[str, Path]]:
         return [(str(path.parent), path)]
     if not glob.has_magic(source):
         raise InputError(f"{source} does not exist")
-    fixed = Path(*_before_magic(Path(source).parent.parts))
+    parts = Path(source).parent.parts
+    fixed = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), parts))
     matches = (Path(match) for match in glob.glob(source, recursive=True))
     matched = sorted((m for m in matches if m.is_file() and file_kind(m)), key=_natural)
     if not matched:
         raise InputError(f"{source} matches no picture and no video")
     return [(str(fixed), match) for match in matched]
-
-
-def _before_magic(parts: tuple[str, ...]) -> Iterator[str]:
-    for part in parts:
-        if glob.has_magic(part):
-            return
-        yield part
 
 
 def _walk(folder: Path, skipped: str | None) -> Iterator[Path]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import itertools
 from collections.abc import Iterator
 from fractions import Fraction
-from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit, urlunsplit
 
@@ -14,7 +13,7 @@ from humanpose.types import Frame
 _SCHEMES = ("rtsp", "rtsps", "http", "https")
 
 
-class Source(ABC):
+class Source:
     """The frames of a video, camera or picture sequence; a context manager, to be read once.
 
     Attributes:
@@ -36,6 +35,7 @@ class Source(ABC):
     live: bool = False
     state: str = ""
     problems: list[str]
+    _frames: Iterator[Frame]
     _stopped = False
     _unreadable = 0  # pictures that could not be read
     _first_error: Exception | None = None
@@ -43,16 +43,24 @@ class Source(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
-    @abstractmethod
-    def __iter__(self) -> Iterator[Frame]: ...
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield frames in their order; lost ones leave gaps in `index`."""
+        for frame in self._frames:
+            yield frame
+            if self._stopped:
+                return
+
+    def _begin(self, frames: Iterator[Frame]) -> bool:
+        """Read the first of `frames` and take its size; False if there is none."""
+        first = next(frames, None)
+        if first is None:
+            return False
+        self.height, self.width = first.image.shape[:2]
+        self._frames = itertools.chain([first], frames)
+        return True
 
     def stop(self) -> None:
         """End the iteration after the frame at hand; may be called from any thread."""

@@ -174,25 +174,20 @@ def open_container(path: str | Path) -> InputContainer:
         InputError: no such file.
         FormatError: empty or not a video.
     """
-    if is_address(str(path)):
-        return _open_remote(str(path))
-    file_size(path)
+    text, remote = str(path), is_address(str(path))
     try:
+        if remote:
+            return av.open(text, options=_REMOTE, timeout=_TIMEOUT_S)
+        file_size(path)
         # An absolute path, or FFmpeg would take "a:b.mp4" for an address of protocol a.
         return av.open(os.path.abspath(path), options=_OPTIONS)
-    except PermissionError as error:
-        raise input_error(path, error) from error
-    except (av.error.FFmpegError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise FormatError(f"{path} is not a video that can be read ({reason})") from error
-
-
-def _open_remote(address: str) -> InputContainer:
-    try:
-        return av.open(address, options=_REMOTE, timeout=_TIMEOUT_S)
     except (av.error.FFmpegError, ValueError, OSError) as error:
+        if isinstance(error, PermissionError) and not remote:
+            raise input_error(path, error) from error
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{without_password(address)} cannot be read ({reason})") from error
+        if remote:
+            raise InputError(f"{without_password(text)} cannot be read ({reason})") from error
+        raise FormatError(f"{path} is not a video that can be read ({reason})") from error
 
 
 def video_stream(container: InputContainer, path: str | Path) -> VideoStream:
