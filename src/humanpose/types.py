@@ -113,7 +113,8 @@ def rounded(rows: F32) -> list[list[float] | None]:
     """Rows to 2 decimals, None for a row that is not finite."""
     # Through float64: rounding in float32 prints as 12.340000152587891.
     values = np.round(np.asarray(rows, np.float64), 2) + 0.0  # no "-0.0"
-    return [row.tolist() if np.isfinite(row).all() else None for row in values]
+    finite = np.isfinite(values).all(1).tolist()
+    return [row if known else None for row, known in zip(values.tolist(), finite, strict=True)]
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
