@@ -1,4 +1,4 @@
-"""The sound of an annotated video: its source's packets as they are, or AAC in their place."""
+"""The sound of an annotated video: packets of its source, copied or re-encoded as AAC."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from av.packet import Packet
 from humanpose.errors import FormatError, InputError
 from humanpose.media.sources.video import VideoSource, open_container
 
-# What players expect in mp4. It has a place for PCM, MP2 and Vorbis too, but few look there; and
-# AC-3's packets would have to be seen before the header, which is written first here.
+# What players expect in mp4. It can hold PCM, MP2 and Vorbis too, but few players read them; and
+# AC-3's packets would have to be read before the header, which is written first here.
 _COPIED = ("aac", "alac", "flac", "mp3", "opus")
-# What PyAV raises for data that are not what they should be. Of OSError only FFmpeg's: a bare one
-# comes from the file that is written, and is not the sound's fault.
+# What PyAV raises for damaged data. Of OSError only FFmpeg's: a plain one comes from the file that
+# is written.
 _FAULTS = (av.error.FFmpegError, ValueError, ArithmeticError, RuntimeError)
-# Samples per second; a damaged header that tells of three would make hours of few samples.
+# Samples per second; a damaged header with a rate of 3 would make hours of few samples.
 _RATES = range(4_000, 768_001)
 _SLACK = 1.0  # seconds by which sound and picture of one video may differ
 
 
 class Sound:
-    """Carries the sound of a video into an mp4, in step with the pictures written there.
+    """Writes the sound of a video into an mp4, in step with the pictures written there.
 
-    Times are those of frames: seconds since the first one of the source. Whatever is wrong with the
-    sound becomes a line of `problems` and never an error.
+    Times are those of frames: seconds since the first one of the source. A fault of the sound
+    becomes a line of `problems`, never an error.
     """
 
     def __init__(self, path: str | Path, out: OutputContainer, problems: list[str]) -> None:
-        """Read up to the first sound and, if there is any, add a stream for it to `out`.
+        """Read the first packet and, if there is one, add a stream for the sound to `out`.
 
         Args:
             path: the video whose pictures are shown in `out`.
@@ -70,7 +70,7 @@ class Sound:
             return
         if not isinstance(source, AudioStream) or source.codec_context is None:
             raise FormatError("no decoder for its codec")
-        with VideoSource(path) as video:  # the very clock that the frames are shown by
+        with VideoSource(path) as video:  # has the clock of the frames
             self._start, self._length, self._frames = video.start, video.length, video.frames
         packets = self._read(self._container, source)
         if source.codec_context.name == "aac" and not source.codec_context.extradata:
@@ -91,10 +91,10 @@ class Sound:
         self._stream, self._packets = stream, packets
 
     def _read(self, container: InputContainer, source: AudioStream) -> Iterator[Packet[Any]]:
-        """The packets of `source`; a last one without content ends a decoder's work."""
+        """Yield the packets of `source`; the last one is empty and flushes a decoder."""
         for packet in container.demux(source):
             self._lost += packet.is_corrupt
-            # Discarded is what lies before the start or after the end of an edit list.
+            # Packets outside the edit list are marked as discarded.
             if not packet.is_corrupt and not packet.is_discard:
                 yield packet
 
@@ -108,7 +108,7 @@ class Sound:
                 self._lost += 1
 
     def _decoded(self, packets: Iterator[Packet[Any]], source: AudioStream) -> Iterator[AudioFrame]:
-        """The frames that are not over before the first picture is shown."""
+        """Yield frames that end after the first picture begins."""
         for packet in packets:
             try:
                 frames = source.decode(packet)
@@ -138,7 +138,7 @@ class Sound:
                 return
 
     def skip(self, seconds: float) -> None:
-        """Leave out what begins before `seconds`, the time of the first picture written.
+        """Skip packets that begin before `seconds`, the time of the first picture written.
 
         A packet across that moment goes whole (0.1 s at most): the muxer would shift the pictures
         to make room for it.
@@ -176,7 +176,7 @@ class Sound:
             self._out.mux(packet)
 
     def finish(self, end: float, frames: int) -> None:
-        """Write the rest, but none below pictures that were left out; let go of the source.
+        """Write the rest, but none that belongs to pictures left out; close the source.
 
         Args:
             end: when the last picture is over.
@@ -185,12 +185,12 @@ class Sound:
         Raises:
             OSError: the file cannot be written.
         """
-        # The last picture of a recorded screen may stand for long: its length alone says little.
+        # The last picture of a screen recording may last long: its length alone says little.
         whole = self._frames is not None and frames >= self._frames
         if whole or (self._length and self._length - end <= _SLACK):
             last = end
-            # Beyond the pictures only without a gap: one time gone astray must not make the file
-            # hours long.
+            # After the last picture only without a gap: one wrong timestamp must not make the
+            # file hours long.
             while self._next is not None and self._at <= last + _SLACK:
                 last = max(last, self._at)
                 self.write_until(self._at)
@@ -203,7 +203,7 @@ class Sound:
         self.close()
 
     def close(self) -> None:
-        """Let go of the source."""
+        """Close the source."""
         self._next = None
         if self._container is not None:
             self._container.close()
@@ -218,12 +218,12 @@ class Sound:
 
 
 def _add_copy(source: AudioStream, first: Packet[Any], out: OutputContainer) -> AudioStream | None:
-    """A stream of `out` for the packets of `source`, if it takes them as they are.
+    """Add a stream for copied packets of `source` to `out`; None if mp4 does not take them.
 
     Args:
         source: the stream to copy.
         first: a packet of it.
-        out: stays as it is if the answer is None.
+        out: unchanged if None is returned.
     """
     if source.codec_context.codec.canonical_name not in _COPIED:
         return None
@@ -235,7 +235,7 @@ def _add_copy(source: AudioStream, first: Packet[Any], out: OutputContainer) -> 
             stream.codec_context.extradata = header
         return stream
 
-    # A rehearsal, for an error in earnest would cost the video.
+    # Tried on a scratch file first: an error in `out` would spoil the video.
     with suppress(*_FAULTS):
         form = out.format.name
         with av.open(io.BytesIO(), "w", format=form, options=out.options) as rehearsal:
@@ -247,7 +247,7 @@ def _add_copy(source: AudioStream, first: Packet[Any], out: OutputContainer) -> 
 
 
 def _add_encoder(frame: AudioFrame, out: OutputContainer) -> AudioStream:
-    """A stream of `out` that makes AAC of frames like `frame`."""
+    """Add a stream to `out` that encodes frames like `frame` as AAC."""
     rate = frame.sample_rate
     if rate not in (Codec("aac", "w").audio_rates or ()):
         rate = 48_000
@@ -257,7 +257,7 @@ def _add_encoder(frame: AudioFrame, out: OutputContainer) -> AudioStream:
 
 
 def _encoded(frames: Iterator[AudioFrame], stream: AudioStream) -> Iterator[Packet[Any]]:
-    """AAC of `frames`, whose kind may change on the way, as between broadcasts."""
+    """Encode `frames` as AAC; their kind may change on the way, as between broadcasts."""
     context = stream.codec_context
     tick = Fraction(1, context.rate)
 
@@ -268,7 +268,7 @@ def _encoded(frames: Iterator[AudioFrame], stream: AudioStream) -> Iterator[Pack
         resampler = AudioResampler(context.format, context.layout, context.rate)
         for frame in itertools.chain(alike, [None]):
             for piece in resampler.resample(frame):
-                if piece is not None:  # what one that has nothing to do answers to None
+                if piece is not None:  # None is what a resampler with an empty buffer returns
                     if piece.pts is not None and piece.time_base is not None:
                         piece.pts = round(piece.pts * piece.time_base / tick)
                     piece.time_base = tick

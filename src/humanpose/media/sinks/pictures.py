@@ -22,7 +22,7 @@ class PictureSink:
         look: DrawStyle = DrawStyle(),
         force: bool = False,
     ) -> None:
-        """Nothing is touched before `with`.
+        """Set up; nothing is written before `with`.
 
         Args:
             path: the file; its suffix says the format.

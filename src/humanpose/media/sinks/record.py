@@ -31,7 +31,7 @@ class RecordSink:
         problems: Sequence[str] = (),
         force: bool = False,
     ) -> None:
-        """Nothing is touched before `with`.
+        """Set up; nothing is written before `with`.
 
         Args:
             output: path whose suffix is replaced by those of the formats.

@@ -22,19 +22,19 @@ from humanpose.files import output_error, part_path, prepare_output, sync
 from humanpose.media.sinks._sound import Sound
 from humanpose.types import U8, Frame
 
-# First found wins. The later ones are for FFmpeg builds without GPL parts.
+# The first available one is used. The later ones are for FFmpeg builds without GPL parts.
 _ENCODERS = ("libx264", "libopenh264", "h264_videotoolbox", "mpeg4")
 _X264 = {"crf": "20", "preset": "veryfast"}
 # Fragments of a second, each complete in itself, in place of an index at the end.
 _FRAGMENTS = {"movflags": "empty_moov+default_base_moof+frag_discont", "frag_duration": "1000000"}
-# The file begins at 0. With edit lists allowed (none is written) and frag_discont, a fragment tells
-# its own time; else the muxer would begin sound that sets in late at 0, too. And it holds back a
-# second of pictures where there is no sound to go with them, not ten.
+# The file begins at 0. With edit lists allowed (none is written) and frag_discont, a fragment has
+# its own time; else the muxer would move late sound to 0, too. Where there is no sound, the muxer
+# holds back one second of pictures, not ten.
 _FRAGMENTS |= {"avoid_negative_ts": "make_zero", "use_editlist": "1"}
 _FRAGMENTS |= {"max_interleave_delta": "1000000"}
 # Per second: whole for 24, 25, 30, 50, 60 and NTSC's 29.97 frames, and below mpeg4's 65,536.
 _TICKS = 60_000
-_BT601 = 6  # what the conversion from RGB uses (SMPTE 170M); players guess another one for HD
+_BT601 = 6  # matrix of the conversion from RGB (SMPTE 170M); for HD players assume another one
 
 
 class VideoSink:
@@ -42,7 +42,7 @@ class VideoSink:
 
     Attributes:
         path: the file.
-        problems: one line for each thing that is wrong with the sound; complete after `with`.
+        problems: one line for each fault of the sound; complete after `with`.
     """
 
     def __init__(
@@ -56,14 +56,14 @@ class VideoSink:
         audio: str | Path | None = None,
         force: bool = False,
     ) -> None:
-        """Nothing is touched before `with`.
+        """Set up; nothing is written before `with`.
 
         Args:
             path: the file, .mp4.
             width: of the frames, pixels; an odd one is padded by a column, a frame of another size
                 is scaled.
             height: pixels.
-            rate: frames per second that the encoder plans its bits for; times come from frames.
+            rate: frames per second for the encoder's bit budget; times come from the frames.
             look: how frames are drawn.
             audio: the video that the frames come from; its sound, if it has any, is kept: copied,
                 or as AAC where it does not fit into mp4.
@@ -104,10 +104,10 @@ class VideoSink:
         name = next((name for name in _ENCODERS if _can_encode(name)), None)
         if name is None:
             raise OutputError(f"cannot write {self.path}: PyAV has none of {', '.join(_ENCODERS)}")
-        # Without B-frames times need no reordering and the last second is not held back.
+        # Without B-frames no frame is held back for reordering.
         options = {"bf": "0"} | (_X264 if name == "libx264" else {})
         stream = self._container.add_stream(name, rate=self._rate, options=options)
-        assert isinstance(stream, VideoStream)  # narrows the type of a codec known by its name
+        assert isinstance(stream, VideoStream)  # narrows the type
         stream.width, stream.height = (side + side % 2 for side in self._size)
         stream.pix_fmt = "yuv420p"
         stream.colorspace = _BT601

@@ -1,4 +1,4 @@
-"""What a source named by the user is: its kind, its files, its frames, the names of its results."""
+"""From the text that names a source to its kind, its files, its frames and its results' names."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _MAX_NAME_BYTES = 220
 
 @dataclass(frozen=True, slots=True)
 class InputItem:
-    """One picture, or one thing that moves, to work on.
+    """One picture, or one video, camera, stream, sequence or recording, to work on.
 
     Attributes:
-        path: the file, as the user named it; of what is no file a name for it.
+        path: the file, as the user named it; of a source that is no file, a name.
         kind: "picture", or "video" for all that `open_source` opens.
         output: relative path of its result; it ends in .jpg, .jpeg, .png, .webp or, for a video,
             .mp4. No two items share one, nor share one after `with_suffix`, not even where upper
@@ -47,13 +47,13 @@ class InputItem:
 def find_inputs(
     sources: Sequence[str], *, exclude: Path | None = None, as_video: bool = False
 ) -> list[InputItem]:
-    """The pictures and videos that `sources` name, in their order, each file once.
+    """Return the pictures and videos that `sources` name, in their order, each file once.
 
     Args:
-        sources: files, folders (searched to the bottom, hidden files left out), glob patterns
+        sources: files, folders (searched recursively, without hidden files), glob patterns
             (** included), and what else `open_source` knows. In folders and patterns, files that
-            are neither picture nor video are passed over; a file that is named is always taken.
-        exclude: folder to leave out, such as the one that results go to.
+            are neither picture nor video are skipped; a named file is always taken.
+        exclude: folder to skip, such as the one for results.
         as_video: the pictures of a folder or pattern are one video.
 
     Raises:
@@ -82,7 +82,7 @@ def find_inputs(
 
 
 def source_kind(text: str) -> str:
-    """What `text` names.
+    """Return what kind of source `text` names.
 
     Returns:
         "camera" (a number or a device), "stream" (a network address), "topic" (ros:/NAME), "bag" (a
@@ -105,7 +105,7 @@ def source_kind(text: str) -> str:
 
 
 def result_name(text: str) -> str:
-    """A name for the results of `text`, which is not a file: camera-0, host-path, topic, folder."""
+    """Name the results of a source that is no file: camera-0, host-path, topic, folder."""
     kind = source_kind(text)
     if kind == "camera":
         text = f"camera-{text.removeprefix('/dev/')}"
@@ -127,15 +127,15 @@ def open_source(
     topic: str | None = None,
     retries: int | None = None,
 ) -> Source:
-    """The source that `text` names, with its first frame read.
+    """Open the source that `text` names and read its first frame.
 
     Args:
         text: a video file; a camera by number (0) or device (/dev/video0); rtsp://, rtsps://,
             http:// or https://; ros:/TOPIC; a ROS 1 or 2 recording; pictures as FOLDER/%05d.jpg,
             a folder or a pattern.
         rate: frames per second of pictures, 25 if not given.
-        topic: of a recording; may be left out where there is only one with pictures.
-        retries: attempts to get a lost live source back before its end; None = without end.
+        topic: of a recording; may be omitted where only one topic has pictures.
+        retries: attempts to reopen a lost live source; None = no limit.
 
     Raises:
         InputError, FormatError, LimitError: nothing can be read from it.
@@ -159,7 +159,7 @@ def open_source(
 
 
 def _output(relative: Path, kind: str) -> Path:
-    """`relative` with a suffix that can be written, short enough to get further ones."""
+    """Return `relative` with a suffix that can be written, short enough for longer suffixes."""
     kept = SAVE_SUFFIXES if kind == "picture" else (".mp4",)
     name = relative.name
     suffix = relative.suffix if relative.suffix.lower() in kept else ""
@@ -171,7 +171,7 @@ def _output(relative: Path, kind: str) -> Path:
 
 
 def _without_clashes(found: list[tuple[str, InputItem]]) -> list[InputItem]:
-    """Items with outputs made different: by their source's folder, then by -2, -3 and so on."""
+    """Make outputs unique: by the folder of their source, then by -2, -3 and so on."""
     tops: dict[str, set[str]] = defaultdict(set)
     for top, item in found:
         tops[_key(item.output)].add(top)
@@ -192,5 +192,5 @@ def _without_clashes(found: list[tuple[str, InputItem]]) -> list[InputItem]:
 
 
 def _key(output: Path) -> str:
-    """Equal for outputs that some file system, or `with_suffix`, takes for the same."""
+    """Return a key that is equal for outputs that collide on some file system or by suffix."""
     return unicodedata.normalize("NFC", str(output.with_suffix(""))).casefold()

@@ -14,17 +14,17 @@ from humanpose.types import Frame
 
 
 class BagSource(Source):
-    """The pictures of one topic; times are the messages' own stamps, from the first one on."""
+    """The pictures of one topic; times are the messages' stamps, from the first picture on."""
 
     def __init__(self, path: str, topic: str | None = None) -> None:
         """Open the recording and read its first picture.
 
         Args:
             path: file or folder.
-            topic: may be left out where only one has pictures.
+            topic: may be omitted where only one topic has pictures.
 
         Raises:
-            InputError: no such recording, or topic; names those that there are.
+            InputError: no such topic; names the topics with pictures.
             FormatError: damaged, or no picture can be read.
             MissingExtraError: rosbags is not installed.
         """
@@ -36,11 +36,11 @@ class BagSource(Source):
         self.name, self.problems = os.path.basename(os.path.abspath(path)), []
         self._path = path
         try:
-            # Old recordings of ROS 2 do not say how their messages are built.
+            # Old recordings of ROS 2 do not describe their message types.
             types = get_typestore(Stores.ROS2_HUMBLE)
             self._reader = AnyReader([Path(path)], default_typestore=types)
             self._reader.open()
-        except Exception as error:  # a damaged file raises whatever its parser stumbles over
+        except Exception as error:  # the parser raises many types on damaged files
             raise _damaged(path, error) from error
         try:
             self._choose(topic)

@@ -23,28 +23,28 @@ from humanpose.media.sources.source import Source, without_password
 from humanpose.media.sources.video import VideoSource
 from humanpose.types import U8, Frame
 
-STALL_S = 2.5  # without a sign of life, a source is lost
-_FIRST_S = 10.0  # until the first frame at the start; after a loss twice what it took, but
+STALL_S = 2.5  # a source that sends nothing for so long is lost
+_FIRST_S = 10.0  # limit for the first frame; after a loss twice the time it took, but
 _AGAIN_S = 4.0  # at least this: the source may come back while an attempt to reach it hangs
-_FRAMELESS_S = 15.0  # signs of life, but no frame: a stream may have to wait for a key frame
-_BACK_OFF_S = (0.2, 0.5, 1.0, 2.0, 3.0)  # from one attempt to the next; the last one for ever
+_FRAMELESS_S = 15.0  # data, but no frame: a stream may have to wait for a key frame
+_BACK_OFF_S = (0.2, 0.5, 1.0, 2.0, 3.0)  # between attempts; the last one from then on
 _CHILD_S = 20.0  # for Python to start
 _MAX_PIXELS = 1 << 26
 _RATE = 30.0
 
 
 class _Lost(Exception):
-    """Why the child is of no use any more."""
+    """The child must be replaced; the text says why."""
 
 
 class _Ends(_Lost):
-    """The address holds a video with an end."""
+    """The address is a video with an end."""
 
 
 class LiveSource(Source):
-    """The newest frames of what never ends; one that is lost is waited for and found again.
+    """The newest frames of a camera, stream or topic; a lost source is opened again.
 
-    Times are seconds since the first frame, by this machine's clock; `Frame.captured` is set.
+    Times are seconds since the first frame on this machine's clock; `Frame.captured` is set.
 
     Attributes:
         losses: how often the source was lost.
@@ -63,7 +63,7 @@ class LiveSource(Source):
 
         Raises:
             InputError: no frame came.
-            _Ends: the address holds a video with an end.
+            _Ends: the address is a video with an end.
         """
         self.name, self.problems = name, []
         self.losses = 0
@@ -87,7 +87,7 @@ class LiveSource(Source):
         self.height, self.width = image.shape[:2]
 
     def __iter__(self) -> Iterator[Frame]:
-        """Frames as they come; ends after `stop`, or when attempts have run out."""
+        """Yield frames as they come, until `stop` or after the last attempt to reconnect."""
         image, captured = self._first
         start, index = captured, 0
         while not self._ended.is_set():
@@ -101,7 +101,7 @@ class LiveSource(Source):
                 image, captured = self._first
 
     def stop(self) -> None:
-        """End the iteration at once, whatever it waits for; may be called from any thread."""
+        """End the iteration at once, also while it waits; may be called from any thread."""
         self._ended.set()
         if self._child is not None:
             self._child.end()
@@ -114,7 +114,7 @@ class LiveSource(Source):
             self.problems.append(f"{self._title}: lost {times}, {self._lost_s:.1f} s in all")
 
     def _find_again(self, reason: str, since: float) -> bool:
-        """Try until a frame has come; False if stopped, or after the last attempt."""
+        """Reconnect until a frame comes; return False if stopped or after the last attempt."""
         attempt = 0
         self.losses += not self._ended.is_set()
         while not self._ended.is_set():
@@ -128,7 +128,7 @@ class LiveSource(Source):
                 self._first = self._connect()
             except _Lost as error:
                 reason = str(error)
-                # Not in step with others who lost the same source.
+                # Random, so that several clients of one source do not reconnect in step.
                 pause = _BACK_OFF_S[min(attempt, len(_BACK_OFF_S)) - 1] * random.uniform(0.8, 1.2)
                 self._ended.wait(max(tried + pause - time.monotonic(), 0))
                 continue
@@ -138,7 +138,7 @@ class LiveSource(Source):
         return False
 
     def _connect(self) -> tuple[U8, float]:
-        """The first frame of a new child."""
+        """Return the first frame of a new child."""
         if self._child is not None:
             self._child.end()
         self._child = _Child(self._job)
@@ -147,7 +147,7 @@ class LiveSource(Source):
         return self._next(self._patience)
 
     def _next(self, patience: float) -> tuple[U8, float]:
-        """(picture, when it was taken) from the child; nothing may take longer than `patience`."""
+        """Return (picture, capture time) from the child; wait at most `patience` for data."""
         assert self._child is not None
         latest = time.monotonic() + _FRAMELESS_S
         while time.monotonic() < latest:
@@ -164,7 +164,7 @@ class LiveSource(Source):
             if kind == FAILED:
                 raise _Lost(self._child.receive(size, STALL_S).decode(errors="replace"))
             if kind == FILE:
-                raise _Ends("a video with an end lies there")
+                raise _Ends("it is a video with an end")
         raise _Lost(f"data, but no picture for {_FRAMELESS_S:.0f} s")
 
 
@@ -179,7 +179,7 @@ class _Child:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                # Ctrl-C is for us; and whatever this program can import, the child can, too.
+                # Ctrl-C must not reach the child, which can import what this program can.
                 start_new_session=True,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )
@@ -202,7 +202,7 @@ class _Child:
             raise
 
     def receive(self, size: int, patience: float) -> bytearray:
-        """`size` bytes, no pause longer than `patience` seconds. Raises _Lost."""
+        """Return `size` bytes; raise _Lost after a pause of more than `patience` seconds."""
         content = bytearray(size)
         view = memoryview(content)
         try:
@@ -219,7 +219,7 @@ class _Child:
         return content
 
     def end(self) -> None:
-        """Kill the process; a waiting `receive` comes back."""
+        """Kill the process; a waiting `receive` returns."""
         with suppress(OSError):
             self._link.shutdown(socket.SHUT_RDWR)
         self._kill()
@@ -227,7 +227,7 @@ class _Child:
 
     def _kill(self) -> None:
         self._process.kill()
-        # One that a driver holds cannot die yet; nothing of ours waits for it.
+        # A process inside a driver call cannot end yet; do not wait for it.
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(1)
         with suppress(OSError):
@@ -236,7 +236,7 @@ class _Child:
 
 
 def open_camera(address: str, kind: str, name: str, retries: int | None) -> Source:
-    """The live source at `address`, or the video if one with an end lies there.
+    """Open the live source at `address`, or the video if it has an end.
 
     Raises:
         InputError: no frame came.

@@ -1,8 +1,8 @@
-"""The child process that reads a camera, a network stream or a ROS topic for `sources.live`.
+"""The child process that reads a camera, a network stream or a ROS topic for `sources.camera`.
 
-Drivers and decoders hang and crash; here they take nobody with them, and killing the process lets
-go of whatever they held. It connects to its parent, who sends the job on stdin and ends it by
-closing stdin. Every message is HEAD and then `size` bytes of content.
+Drivers and decoders may hang or crash: killing this process frees what they hold, and the program
+goes on. The child connects to its parent, which sends the job on stdin and ends it by closing
+stdin. Every message is HEAD and then `size` bytes of content.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from humanpose.types import U8
 # Kind, time.monotonic() of the capture, frames per second or 0, width, height, size.
 HEAD = struct.Struct("<cddIIQ")
 FRAME = b"F"  # content: RGB rows
-ALIVE = b"A"  # something came, but no whole picture yet
-FILE = b"V"  # the address holds a video that has an end
+ALIVE = b"A"  # data came, but no whole picture yet
+FILE = b"V"  # the address is a video with an end
 FAILED = b"E"  # content: why, as UTF-8
 
 _PROTOCOLS = "http,https,httpproxy,tcp,tls,udp,rtp,rtsp,crypto,hls"
@@ -40,17 +40,17 @@ _STREAM = {
     "analyzeduration": "1000000",  # microseconds of guessing: so old the first frames are
     "fpsprobesize": "0",
 }
-_CHECK_S = 1.0  # between two looks for the device
+_CHECK_S = 1.0  # between two checks that the device is there
 
 Captured = tuple[U8 | None, float]  # RGB (H, W, 3), None for ALIVE; frames per second or 0
 
 
 class _File(Exception):
-    """What was opened is a file and no stream."""
+    """The address is a file, not a stream."""
 
 
 def camera(address: str) -> Iterator[Captured]:
-    """Pictures of camera number `address`, or of the device of that name."""
+    """Yield pictures of camera number `address`, or of the device of that name."""
     import cv2
 
     device = f"/dev/video{address}" if address.isdigit() else address
@@ -73,7 +73,7 @@ def camera(address: str) -> Iterator[Captured]:
 
 
 def stream(address: str) -> Iterator[Captured]:
-    """Pictures of a network stream.
+    """Yield pictures of a network stream.
 
     Raises:
         _File: it has a length.
@@ -93,7 +93,7 @@ def stream(address: str) -> Iterator[Captured]:
                 yield None, rate
                 try:
                     frames = packet.decode()
-                except av.error.InvalidDataError:  # what is lost on the way mends itself
+                except av.error.InvalidDataError:  # lost data: the next key frame repairs it
                     continue
                 for frame in frames:
                     yield upright(frame), rate
@@ -103,7 +103,7 @@ def stream(address: str) -> Iterator[Captured]:
 
 
 def topic(address: str) -> Iterator[Captured]:
-    """Pictures of the ROS 1 topic ros:/NAME."""
+    """Yield pictures of the ROS 1 topic ros:/NAME."""
     try:
         import rosgraph
         import rospy
@@ -123,7 +123,7 @@ def topic(address: str) -> Iterator[Captured]:
     kind = Image if published[choose(name, list(published))] == PICTURES[0] else CompressedImage
     messages: queue.Queue[Any] = queue.Queue(1)
 
-    # While one waits here, ROS drops all but the newest.
+    # While one picture waits here, ROS drops all but the newest.
     rospy.Subscriber(name, kind, messages.put, queue_size=1, buff_size=1 << 24)
     while True:
         yield to_rgb(messages.get()), 0.0
@@ -150,7 +150,7 @@ def _end_with_parent() -> None:
 
 
 def main() -> None:
-    """Do the job that stands on stdin: {"kind", "address", "port", "token"}."""
+    """Do the job given on stdin: {"kind", "address", "port", "token"}."""
     job = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with socket.create_connection(("127.0.0.1", job["port"])) as link:

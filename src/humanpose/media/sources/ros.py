@@ -40,7 +40,7 @@ _COLOURS: dict[str, tuple[type[np.generic], int, int | None]] = {
 
 
 def choose(wanted: str | None, topics: Sequence[str]) -> str:
-    """`wanted`, or the only one of the `topics` with pictures.
+    """Return `wanted`, or the only one of the `topics` with pictures.
 
     Raises:
         InputError: there is no such topic, or more than one to choose from; names them all.
@@ -56,9 +56,9 @@ def choose(wanted: str | None, topics: Sequence[str]) -> str:
 
 
 def to_rgb(message: Any) -> U8:
-    """(H, W, 3) RGB of an Image or CompressedImage message of either ROS.
+    """Convert an Image or CompressedImage message of ROS 1 or 2 to RGB (H, W, 3).
 
-    Depth (16UC1, 32FC1) becomes grey, black at 0 and where it is unknown, white at the farthest.
+    Depth (16UC1, 32FC1) becomes grey: 0 and unknown are black, the largest distance is white.
 
     Raises:
         FormatError: the encoding is not known, or there is less data than it says.

@@ -19,14 +19,14 @@ from humanpose.files import file_size, input_error
 from humanpose.media.sources.source import Source, is_address, without_password
 from humanpose.types import U8, Frame
 
-# Only self-contained formats: a play list called holiday.mp4 could make FFmpeg open other files
+# Only self-contained formats: a play list named holiday.mp4 could make FFmpeg open other files
 # or addresses.
 _FORMATS = (
     "mov,matroska,avi,mpeg,mpegts,mpegvideo,flv,asf,ogg,gif,ivf,mxf,nut,yuv4mpegpipe,dv,wtv,"
     "h264,hevc,m4v,mjpeg,obu,rm,apng"
 )
 _OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
-# A file at the other end of a network, which answers within these seconds.
+# A remote file; its server must answer within _TIMEOUT_S seconds.
 _REMOTE = _OPTIONS | {"protocol_whitelist": "http,https,httpproxy,tcp,tls"}
 _TIMEOUT_S = 10.0
 _ONE_THREAD = 1920 * 1088  # pixels of a picture up to which one thread decodes
@@ -53,8 +53,8 @@ class VideoSource(Source):
         """
         self.name = Path(without_password(str(path))).name
         self.problems = []
-        self._errors = 0  # packets that could not be decoded and are not counted as a gap yet
-        self._flawed = 0  # frames that the decoder had to mend
+        self._errors = 0  # packets that could not be decoded, not yet counted as a gap
+        self._flawed = 0  # frames that the decoder had to repair
         self._container = open_container(path)
         try:
             self._stream = video_stream(self._container, path)
@@ -74,15 +74,15 @@ class VideoSource(Source):
         self.start = min((start for start in starts if start is not None), default=0.0)
         self._start = self.start  # moves where the clock sets in late
         length, exact = _length(self._container, self._stream)
-        # What is not of this stream may include its late start.
+        # A length that is not of this stream may include its late start.
         self.length = length if exact else max(length - max(self.start, 0), 0.0)
 
     def close(self) -> None:
-        """Let go of the file; frames already handed out stay good."""
+        """Close the file; frames handed out stay valid."""
         self._container.close()
 
     def __iter__(self) -> Iterator[Frame]:
-        """Frames in the order of showing; those that cannot be decoded leave a gap in `index`."""
+        """Yield frames in display order; those that cannot be decoded leave a gap in `index`."""
         decoded, self._first = self._first, None
         if decoded is None:
             return
@@ -92,7 +92,7 @@ class VideoSource(Source):
             frame, image = decoded
             shown = _seconds(frame.pts, frame)
             if timeless and shown is not None:
-                self._start = shown - end  # the clock begins to tell, and goes on from here
+                self._start = shown - end  # timestamps set in, and go on from here
             timeless = shown is None
             gap = self._gap(None if shown is None else shown - self._start - end)
             index += 1 + gap
@@ -100,7 +100,7 @@ class VideoSource(Source):
             time = end + float(gap / self.rate) if shown is None else shown - self._start
             yield Frame(image, index, time, f"{self.name}#{index}")
             read += 1
-            # Some AVI files give every frame the length of their clock's tick.
+            # Some AVI files give every frame the length of one clock tick.
             end = time + max(_seconds(frame.duration, frame) or float(1 / self.rate), time - before)
             if self._stopped:
                 return
@@ -108,10 +108,10 @@ class VideoSource(Source):
         self._judge(read, index + 1 - read + self._errors, end)
 
     def _gap(self, seconds: float | None) -> int:
-        """Frames lost before the next one, which begins `seconds` after the end of the last.
+        """Count frames lost before the next one, which begins `seconds` after the end of the last.
 
-        After an error a decoder may drop frames in silence until the next key frame, and two
-        threads report the error a frame or two early; so the clock counts, where there is one.
+        After an error a decoder may silently drop frames until the next key frame, and with two
+        threads reports the error a frame or two early; so timestamps decide, where there are any.
         """
         lost = self._errors
         if lost and seconds is not None:
@@ -120,7 +120,7 @@ class VideoSource(Source):
         return lost
 
     def _decode(self) -> Iterator[tuple[VideoFrame, U8]]:
-        """Frames, and their pictures, of every packet that can be decoded; counts the others."""
+        """Yield (frame, picture) of every packet that can be decoded; count the others."""
         packets = self._container.demux(self._stream)
         while True:
             try:
@@ -143,7 +143,7 @@ class VideoSource(Source):
                 yield frame, image
 
     def _judge(self, read: int, lost: int, end: float) -> None:
-        """Note what the container promised and did not hold, once everything is read.
+        """Compare what was read with what the container declares, and note what is missing.
 
         Args:
             read: frames that came out.
@@ -152,7 +152,7 @@ class VideoSource(Source):
         """
         length, exact = _length(self._container, self._stream)
         if self.frames is None:
-            # Sound may be longer than the picture, and some clocks include a late start.
+            # Sound may be longer than the pictures, and some lengths include a late start.
             slack = 2 / self.rate if exact else max(1.0, 0.03 * length)
             short = end + max(self._start, 0) + slack < length
             what = f"{read} frames ({end:.1f} of {length:.1f} s)"
@@ -168,7 +168,7 @@ class VideoSource(Source):
 
 
 def open_container(path: str | Path) -> InputContainer:
-    """The video file at `path`, in one of the formats that cannot lead FFmpeg elsewhere.
+    """Open the video at `path`, in one of the formats that cannot refer to other files.
 
     Raises:
         InputError: no such file.
@@ -191,14 +191,14 @@ def open_container(path: str | Path) -> InputContainer:
 
 
 def video_stream(container: InputContainer, path: str | Path) -> VideoStream:
-    """The stream to show, set up for decoding; a cover picture of music is none."""
+    """Return the video stream, set up for decoding; a cover picture of music is skipped."""
     for stream in container.streams.video:
         if Disposition.attached_pic not in Disposition(stream.disposition):
             if stream.codec_context is None:
                 raise FormatError(f"{path}: no decoder for this video's codec")
             stream.thread_type = "AUTO"
-            # Beside a network a second thread takes more from it than it gives; pictures whose
-            # decoding takes longer than the network need it. A third would only cost memory.
+            # While networks run, a second thread slows them more than it helps, except for large
+            # pictures, whose decoding takes longer than the networks. A third only costs memory.
             large = stream.codec_context.width * stream.codec_context.height > _ONE_THREAD
             stream.codec_context.thread_count = 2 if large else 1
             return stream
@@ -206,7 +206,7 @@ def video_stream(container: InputContainer, path: str | Path) -> VideoStream:
 
 
 def upright(frame: VideoFrame) -> U8:
-    """RGB (H, W, 3) turned as the container asks."""
+    """Return RGB (H, W, 3), rotated as the container says."""
     # One thread: swscale's slices cost more than they save (2.6 times slower here).
     rgb = frame.reformat(format="rgb24", threads=1).to_ndarray()
     return np.ascontiguousarray(np.rot90(rgb, round(frame.rotation / 90)), np.uint8)
@@ -219,7 +219,7 @@ def _seconds(ticks: int | None, frame: VideoFrame) -> float | None:
 
 
 def _length(container: InputContainer, stream: VideoStream) -> tuple[float, bool]:
-    """(seconds of video that the container declares or 0, whether that is of this stream)."""
+    """Return (declared seconds of video or 0, whether they are of this stream)."""
     seconds = 0.0
     if stream.duration and stream.time_base:
         seconds = float(stream.duration * stream.time_base)
