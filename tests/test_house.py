@@ -22,7 +22,7 @@ CEILINGS = {
     "api": 300,
     "ground": 2340,
     "infer": 2379,
-    "media": 2218,
+    "media": 2217,
     "nets": 1684,
     "checkpoints": 1399,
     "data": 3458,
