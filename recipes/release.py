@@ -35,7 +35,7 @@ from humanpose.checkpoints.store import load_tensors, load_weights, save_weights
 from humanpose.data.detection import pictures_of
 from humanpose.data.readers import read
 from humanpose.data.sets import data_path, part_of, read_marks
-from humanpose.evaluate.scores import person_scores, pose_scores
+from humanpose.evaluate.run import person_scores, pose_score
 from humanpose.export.accuracy_check import Examples
 from humanpose.export.onnx import Lower, Parity, export
 from humanpose.files import atomic_write
@@ -87,7 +87,7 @@ def score(path: Path, entries: list[str], marks: str | None) -> dict[str, list[S
             pictures = pictures_of(samples, read_marks(marks))
             found[name] = person_scores(Detector(runtime, spec), pictures)
         else:
-            found[name] = pose_scores(TopDown(runtime, spec), samples)
+            found[name] = [pose_score(TopDown(runtime, spec), samples)]
     return found
 
 

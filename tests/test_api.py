@@ -72,10 +72,10 @@ def test_threads_that_share_an_estimator_find_the_same_as_one(estimator, photo):
 def test_joints_are_near_the_annotated_ones(estimator, data):
     """Twenty validation pictures of LSPET, boxes given; a wrong crop would miss them all."""
     from humanpose.data.readers import read
-    from humanpose.evaluate.scores import pose_scores
+    from humanpose.evaluate.run import pose_score
 
     part = [s for s in read("lspet", data / "lspet") if s.split == "validation"][:20]
-    (score,) = pose_scores(estimator._estimator, part)
+    score = pose_score(estimator._estimator, part)
     assert score.value > 0.4
 
 

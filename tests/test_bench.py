@@ -327,7 +327,7 @@ def test_scores_are_those_of_evaluate_and_threads_share_them(data, monkeypatch):
     from humanpose.api import load_model
     from humanpose.data.readers import read
     from humanpose.evaluate import candidates
-    from humanpose.evaluate.scores import pose_scores
+    from humanpose.evaluate.run import pose_score
     from humanpose.infer.topdown import TopDown
 
     path = data / "lspet"
@@ -344,7 +344,7 @@ def test_scores_are_those_of_evaluate_and_threads_share_them(data, monkeypatch):
     found = runs.scored(wanted, ["lspet"], "validation", told.append)
     settings = InferenceOptions(runtime="openvino", precision="float32", cache="")
     loaded, spec, _ = load_model("balanced", settings)
-    (own,) = pose_scores(TopDown(loaded, spec), samples)
+    own = pose_score(TopDown(loaded, spec), samples)
     assert found[wanted[0]] == found[wanted[1]] == {"lspet": (own.rule, own.value)}
     assert found[wanted[2]] != found[wanted[1]]
     assert wanted[3] not in found and len(told) == 3

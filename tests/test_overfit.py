@@ -11,7 +11,7 @@ from humanpose.data.augment import Augmentation
 from humanpose.data.pose import PoseDataset
 from humanpose.data.readers import read
 from humanpose.data.targets import Targets
-from humanpose.evaluate.scores import pose_scores
+from humanpose.evaluate.run import pose_score
 from humanpose.infer.topdown import TopDown
 from humanpose.nets.specs import reference_spec
 from humanpose.nets.torch_runtime import TorchRuntime
@@ -63,7 +63,7 @@ def test_32_people_are_learnt_by_heart(data, tmp_path, case):
     dataset = PoseDataset(people, spec, Augmentation(), targets=targets)
 
     def score(trained: torch.nn.Module) -> dict[str, float]:
-        (found,) = pose_scores(TopDown(TorchRuntime(trained, spec), spec), people)
+        found = pose_score(TopDown(TorchRuntime(trained, spec), spec), people)
         assert found.rule.startswith("PCK@0.2 torso")
         if found.value == 1:
             raise _Learnt

@@ -19,7 +19,8 @@ from humanpose.data.sets import evenly, part_of
 from humanpose.errors import InputError
 from humanpose.evaluate.metrics import pck
 from humanpose.evaluate.predictions import Matched
-from humanpose.evaluate.scores import Rules, Truth, estimated, scores_of
+from humanpose.evaluate.run import estimate_samples
+from humanpose.evaluate.scores import Comparison, Truth
 from humanpose.geometry import iou
 from humanpose.images import load_image
 from humanpose.types import F32, U8, Person, Sample
@@ -189,8 +190,8 @@ def _under(
     measure = f"{condition.folder}: {condition.name} ({len(chosen)})"
     for label, contender in contenders.items():
         print(f"{measure}: {label}", flush=True)
-        found = estimated(Seen(contender, condition.seen), chosen)  # type: ignore[arg-type]
-        value = _pck(found, truth, whole) if cut else scores_of(found, truth, Rules())[0].value
+        found = estimate_samples(Seen(contender, condition.seen), chosen)  # type: ignore[arg-type]
+        value = _pck(found, truth, whole) if cut else Comparison(found, truth).scores[0].value
         form = ".3f" if condition.folder == "coco" else ".1%"
         yield Figure(PART, label, measure, value, form)
         if cut:
@@ -208,14 +209,14 @@ def _inside(sample: Sample) -> Sample:
 def _pck(found: Matched, truth: Truth, whole: Truth) -> float:
     """PCK@0.2 of the joints in `truth`, by the torsos of `whole`, whose hips may be cut off."""
     torso = pck.torso_size(whole.joints, whole.skeleton)
-    known = truth.as_known_to(found)
-    return pck.pck_torso(found.joints, known, truth.skeleton, torso=torso).value
+    distance = pck.normalised(found.joints, Comparison(found, truth).true_joints, torso)
+    return pck.pck("PCK@0.2 torso", distance, truth.skeleton, 0.2, pck.LIMB_JOINTS).value
 
 
 def _told_apart(found: Matched, present: F32, all_joints: F32) -> float:
     """Chance that a joint in the picture has a higher score than one beyond it (area under ROC)."""
-    known = np.isfinite(found.certainty)
+    known = np.isfinite(found.joint_scores)
     there = np.isfinite(present).all(-1) & known
     absent = np.isfinite(all_joints).all(-1) & ~np.isfinite(present).all(-1) & known
-    wins = mannwhitneyu(found.certainty[there], found.certainty[absent]).statistic
+    wins = mannwhitneyu(found.joint_scores[there], found.joint_scores[absent]).statistic
     return float(wins / (there.sum() * absent.sum()))

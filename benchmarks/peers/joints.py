@@ -18,9 +18,10 @@ from humanpose.data.readers import read
 from humanpose.data.sets import evenly, part_of
 from humanpose.errors import InputError
 from humanpose.evaluate.metrics.pck import LIMB_JOINTS
+from humanpose.evaluate.plots import is_percent
 from humanpose.evaluate.predictions import Matched, match, read_predictions
-from humanpose.evaluate.run import is_share, judge
-from humanpose.evaluate.scores import Rules, Truth, estimated
+from humanpose.evaluate.run import estimate_samples
+from humanpose.evaluate.scores import Comparison, Truth
 from humanpose.infer.topdown import TopDown
 from humanpose.types import Sample
 
@@ -79,7 +80,7 @@ def _on_set(folder: str, samples: list[Sample], contenders: dict[str, Any]) -> I
     truth, found = Truth.of(samples), {}
     for label, contender in contenders.items():
         print(f"{folder}: {label}", flush=True)
-        found[label] = estimated(contender, samples)
+        found[label] = estimate_samples(contender, samples)
     yield from _scored(folder, found, truth)
     for label, contender in contenders.items():
         if isinstance(contender, MediaPipePose):
@@ -92,14 +93,13 @@ def _scored(folder: str, found: dict[str, Matched], truth: Truth) -> Iterator[Fi
     if truth.own_score == "pckh":
         limbs = np.isin(truth.skeleton.joints, LIMB_JOINTS)
         found = {label: replace(each, known=each.known & limbs) for label, each in found.items()}
-    results = judge({label: (each, None) for label, each in found.items()}, truth, Rules())
-    for label, result in results.items():
+    for label, each in found.items():
+        result = Comparison(each, truth)
         score, ends = result.scores[0], result.interval
-        assert ends is not None
         # MPII's rule counts them and does not know that they are the limbs.
         rule = score.rule.removesuffix(", boxes given").replace("12 joints", "12 limb joints")
         measure = f"{folder}, {len(truth.samples)} persons: {rule}"
-        form = ".1%" if is_share(score) else ".3f"
+        form = ".1%" if is_percent(score) else ".3f"
         low, high = (float(end) for end in ends[:, 0])
         yield Figure(PART, label, measure, score.value, form, low, high)
 

@@ -27,7 +27,7 @@ CONTEXT = 1.25  # the box grows by it; what of that lies in the picture is cut o
 
 
 class MediaPipePose:
-    """The child process; `spec` and `estimate` are what `apps.scoring.estimated` asks for.
+    """The child process; `spec` and `estimate` are what `evaluate.run.estimate_samples` needs.
 
     Attributes:
         spec: names the skeleton.

@@ -44,7 +44,7 @@ def compiled(path: Path) -> ov.CompiledModel:
 
 
 class MoveNet:
-    """MoveNet SinglePose Lightning; `spec` and `estimate` are what `scoring.estimated` asks for.
+    """MoveNet SinglePose Lightning; `spec` and `estimate` are what `estimate_samples` needs.
 
     1 x 192 x 192 x 3 uint8 RGB -> 1 x 1 x 17 x 3: y, x as shares of the input, score.
     """

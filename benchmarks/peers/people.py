@@ -13,7 +13,7 @@ from humanpose.data.detection import pictures_of
 from humanpose.data.readers import read
 from humanpose.data.sets import evenly, part_of
 from humanpose.errors import InputError
-from humanpose.evaluate.scores import person_scores
+from humanpose.evaluate.run import person_scores
 from humanpose.infer.detector import Detector
 from humanpose.media.sources import open_source
 from humanpose.types import Sample

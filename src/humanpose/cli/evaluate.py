@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 if TYPE_CHECKING:
-    from humanpose.evaluate.candidates import Candidate, DataSet, Outcome
-    from humanpose.evaluate.scores import Rules
+    from humanpose.evaluate.run import Candidate, Evaluation
+    from humanpose.evaluate.scores import Rules, Truth
 
 T = TypeVar("T")
 
@@ -104,7 +104,7 @@ def evaluate(
     """Score predictions and networks on data sets: joints, or people at IoU 0.5."""
     from humanpose.data.sets import read_marks
     from humanpose.errors import InputError
-    from humanpose.evaluate import candidates as loading
+    from humanpose.evaluate import run
     from humanpose.evaluate.scores import Rules
     from humanpose.infer.options import InferenceOptions
 
@@ -124,23 +124,24 @@ def evaluate(
         decode=decode,
         compat=net_compat,
     )
-    sets, found = loading.read_all(data, entries, split, rules)
+    sets, found = run.read_all(data, entries, split, rules)
     for entry in dict.fromkeys(entries):
         if entry not in found:
-            found[entry] = loading.load_network(entry, options)
-    candidates = loading.labelled(entries, found)
+            least = rules.thresholds[0] if rules.thresholds else None
+            found[entry] = run.load_network(entry, options, least)
+    candidates = run.labelled(entries, found)
     for label, candidate in candidates.items():
         typer.echo(_introduced(label, candidate))
     if form == "mpii-submission":
         _submit(candidates, sets, output, force, quiet)
         return
-    outcomes: list[Outcome] = []
-    for each in sets:
-        outcome = loading.outcome_on(each, candidates, rules, read_marks(marks), _progress(quiet))
-        typer.echo(_told(outcome, rules))
-        outcomes.append(outcome)
+    evaluations: list[Evaluation] = []
+    for truth in sets:
+        each = run.evaluate(truth, candidates, rules, read_marks(marks), _progress(quiet))
+        typer.echo(_as_text(each, rules))
+        evaluations.append(each)
     if output is not None:
-        written = report.write(output, outcomes, candidates, rules, with_plots=plots)
+        written = report.write(output, evaluations, candidates, rules, with_plots=plots)
         if not quiet:
             typer.echo(f"report in {written}")
 
@@ -153,13 +154,12 @@ def _introduced(label: str, candidate: Candidate) -> str:
     return f"{label} ({about['runtime']}, {about['precision']}{way})"
 
 
-def _told(outcome: Outcome, rules: Rules) -> str:
-    """The table of one data set, for the terminal."""
-    from humanpose.evaluate.run import heading, table, text_table
+def _as_text(found: Evaluation, rules: Rules) -> str:
+    """Return the table of one data set, for the terminal."""
+    from humanpose.evaluate.report import heading, table, text_table
 
-    rows = table(outcome.results, rules.convention)
-    lines = heading(outcome.data.name, outcome.data.split, outcome.truth, outcome.results, rules)
-    return "\n".join(["", *lines, text_table(list(outcome.results), rows)])
+    rows = table(found, rules)
+    return "\n".join(["", *heading(found, rules), text_table(list(found.scores), rows)])
 
 
 def _progress(quiet: bool) -> Callable[[Sequence[T]], Iterable[T]]:
@@ -173,20 +173,20 @@ def _progress(quiet: bool) -> Callable[[Sequence[T]], Iterable[T]]:
 
 def _submit(
     candidates: dict[str, Candidate],
-    sets: list[DataSet],
+    sets: list[Truth],
     output: Path | None,
     force: bool,
     quiet: bool,
 ) -> None:
     from humanpose.errors import InputError
-    from humanpose.evaluate.candidates import matched_on
+    from humanpose.evaluate.run import matched_on
     from humanpose.evaluate.submission import write_submission
     from humanpose.files import prepare_output
 
     if len(candidates) != 1 or [each.name for each in sets] != ["mpii"] or output is None:
         raise InputError("--format mpii-submission takes one candidate, --against mpii and -o FILE")
     prepare_output(output, force=force)
-    (data,), (candidate,) = sets, candidates.values()
-    found = matched_on(data, candidate, _progress(quiet))
-    filled, wanted = write_submission(output, data.path, data.samples, found.joints)
+    (truth,), (candidate,) = sets, candidates.values()
+    found = matched_on(truth, candidate, _progress(quiet))
+    filled, wanted = write_submission(output, truth.path, truth.samples, found.joints)
     typer.echo(f"{filled} people predicted, {wanted} asked for by the test; written to {output}")

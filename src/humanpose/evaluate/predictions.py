@@ -1,10 +1,13 @@
-"""Files of predictions, ours and the field's, and whose person each prediction is."""
+"""Predictions: read their files, and match them to the persons of a data set.
+
+Also the people whom COCO's scorer ignores.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
@@ -12,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from humanpose.data.parsers.predictions import parse_h5, parse_mat
-from humanpose.data.readers.coco import load_json
+from humanpose.data.readers.coco import has_joints, image_split, load_json
 from humanpose.data.readers.common import parse, plausible
 from humanpose.errors import FormatError, InputError
 from humanpose.geometry import box_of_joints, iou
@@ -33,23 +36,23 @@ from humanpose.types import F32, Sample
 SUFFIXES = (".h5", ".hdf5", ".mat", ".json", ".jsonl")
 
 _HDF5_MARK = b"\x89HDF\r\n\x1a\n"
-_LEAST_IOU = 0.5
+_MIN_IOU = 0.5
 _MAX_PEOPLE = 10_000_000
-# What the arrays of the field's toolkits hold, by name and number of joints.
+# Skeletons of the arrays that other toolkits write, by name and number of joints.
 _ARRAYS = {("preds", 16): MPII16, ("prediction_all", 14): LSP14, ("prediction_all", 9): FLIC9}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Predictions:
-    """People that somebody predicted.
+    """The people of a predictions file.
 
     Attributes:
         name: of the file.
         joints: (N, J, 2) picture pixels, 0-based; NaN = missing.
-        scores: (N,) certainty of each person; 1 where the file has none.
+        scores: (N,) of each person; 1 where the file has none.
         skeleton: meaning of the J rows.
-        pictures: N names of picture files, or their numbers as text; None: nobody says which
-            picture, the row is the person's row in the data set.
+        pictures: N names of picture files, or their numbers as text; None: the file names no
+            pictures, the row is the person's row in the data set.
         numbered: whether `pictures` are numbers (COCO's image_id).
         boxes: (N, 4) picture pixels, NaN where there is none.
         annotations: N identifiers within the data set; empty if they are not given.
@@ -67,15 +70,15 @@ class Predictions:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Matched:
-    """Predictions put beside the persons of a data set.
+    """The prediction of each person of a data set.
 
     Attributes:
-        joints: (N, J, 2) of each person, in the data set's skeleton; NaN for an unmatched one.
-        scores: (N,); 0 for an unmatched one.
+        joints: (N, J, 2) in the data set's skeleton; NaN for a person without a prediction.
+        scores: (N,); 0 for a person without a prediction.
         known: (J,) bool: joints that the predictions can have at all.
-        matched: number of persons that a prediction belongs to.
-        rule: how it was told.
-        certainty: (N, J) score of each joint, NaN where there is none; None: nobody says.
+        matched: number of persons with a prediction.
+        rule: how they were matched.
+        joint_scores: (N, J), NaN where there is none; None: the candidate gives none.
     """
 
     joints: F32
@@ -83,19 +86,19 @@ class Matched:
     known: np.ndarray
     matched: int
     rule: str
-    certainty: F32 | None = None
+    joint_scores: F32 | None = None
 
 
 def read_predictions(path: Path) -> Predictions:
-    """The people in `path`: what it is, is told by its content.
+    """Read a predictions file; the content says which kind it is.
 
     HDF5 or .mat: `preds` (N x 16 x 2 or 2 x 16 x N, MPII order), CPM's `prediction_all`
     (14 x 2 x N in LSP order, 9 x 2 x N FLIC), 1-based, rows as in the data set; (0, 0) and NaN are
     missing. JSON: COCO's list of results, or our own json (COCO's shape). JSON lines: our record.
 
     Raises:
-        InputError: the file is not there or of no known kind.
-        FormatError, LimitError: it is damaged or not what it should be.
+        InputError: the file does not exist or is of no known kind.
+        FormatError, LimitError: it is damaged or not of its kind.
         MissingExtraError: without h5py or SciPy, where the file needs them.
     """
     if path.suffix.lower() not in SUFFIXES:
@@ -115,7 +118,7 @@ def read_predictions(path: Path) -> Predictions:
 
 
 def _wide(values: Any) -> Any:
-    """Double precision until the numbers are checked: a wild one must not overflow."""
+    """Return float64, which does not overflow before the numbers are checked."""
     return np.array(values, np.float64)
 
 
@@ -197,7 +200,7 @@ def _from_records(path: Path) -> Predictions:
 
 
 def match(found: Predictions, samples: Sequence[Sample], whole: Sequence[Sample]) -> Matched:
-    """The prediction of each person in `samples`; one without is a miss.
+    """Match predictions to the persons in `samples`; a person without one is a miss.
 
     By row, where the file names no pictures: of `samples`, or of the `whole` set that they are
     part of. By annotation, where every prediction names one. Else by IoU of the boxes >= 0.5 in the
@@ -213,11 +216,11 @@ def match(found: Predictions, samples: Sequence[Sample], whole: Sequence[Sample]
         rows = np.array([place.get(sample.origin[1], -1) for sample in samples], np.int64)
         rule = "matched by annotation"
     else:
-        rows, rule = _by_iou(found, samples), f"matched by IoU >= {_LEAST_IOU:g}, one to one"
+        rows, rule = _by_iou(found, samples), f"matched by IoU >= {_MIN_IOU:g}, one to one"
     skeleton = samples[0].skeleton
-    # Row -1 is nobody.
-    nobody = np.full((1, *found.joints.shape[1:]), np.nan, np.float32)
-    joints = convert(np.concatenate([found.joints, nobody])[rows], found.skeleton, skeleton)
+    # Row -1 stands for no prediction.
+    missing = np.full((1, *found.joints.shape[1:]), np.nan, np.float32)
+    joints = convert(np.concatenate([found.joints, missing])[rows], found.skeleton, skeleton)
     scores = np.append(found.scores, np.float32(0))[rows]
     known = joint_map(found.skeleton, skeleton) >= 0
     return Matched(joints, scores, known, int((rows >= 0).sum()), rule)
@@ -237,24 +240,30 @@ def _by_row(found: Predictions, samples: Sequence[Sample], whole: Sequence[Sampl
     )
 
 
-def places_of(
+def join_pictures(
     found: Predictions, samples: Sequence[Sample], more: Sequence[str] = ()
 ) -> list[tuple[str, I64, I64]]:
-    """(file name, rows of `found`, rows of `samples`) of each of the data set's pictures.
+    """Return (file name, rows of `found`, rows of `samples`) of each picture of the data set.
 
-    Pictures are told by file name, or by the number in it where the predictions are `numbered`.
-    They come in the order of their names; `more` are names of pictures without a sample.
+    The one place that decides which predictions belong to which picture: by file name without
+    folders, or, where the predictions are `numbered`, by the number that the name consists of.
+    The pictures are ordered by that number and name; `more` are pictures without a sample.
 
     Raises:
         InputError: if none of the predictions' pictures is among them.
     """
+
+    def number(name: str) -> str:
+        stem = PurePath(name).stem
+        return stem.lstrip("0") or "0" if stem.isascii() and stem.isdigit() else ""
+
     theirs, ours = defaultdict(list), defaultdict(list)
     for i, name in enumerate(found.pictures or ()):
         theirs[name if found.numbered else PurePath(name).name].append(i)
     for i, sample in enumerate(samples):
         ours[sample.picture.name].append(i)
-    names = sorted({*ours, *more}, key=lambda name: (_number(name).zfill(20), name))
-    keys = [_number(name) if found.numbered else name for name in names]
+    names = sorted({*ours, *more}, key=lambda name: (number(name).zfill(20), name))
+    keys = [number(name) if found.numbered else name for name in names]
     if theirs and not theirs.keys() & set(keys):
         hint = " (COCO's results go by the number in a picture's name)" if found.numbered else ""
         raise InputError(f"{found.name}: none of its pictures is in the data set{hint}")
@@ -264,25 +273,19 @@ def places_of(
     ]
 
 
-def _number(name: str) -> str:
-    """The whole number that a file name consists of, as text; "" if it is none."""
-    stem = PurePath(name).stem
-    return stem.lstrip("0") or "0" if stem.isascii() and stem.isdigit() else ""
-
-
 def _by_iou(found: Predictions, samples: Sequence[Sample]) -> I64:
     rows = np.full(len(samples), -1, np.int64)
     if not len(found.joints):
         return rows
     boxes = boxes_of(found)
-    for _, theirs, ours in places_of(found, samples):
+    for _, theirs, ours in join_pictures(found, samples):
         if not len(theirs):
             continue
         truth = np.stack([samples[i].box for i in ours])
         overlaps = np.nan_to_num(iou(boxes[theirs], truth))
         for _ in range(min(overlaps.shape)):
             a, b = np.unravel_index(int(overlaps.argmax()), overlaps.shape)
-            if overlaps[a, b] < _LEAST_IOU:
+            if overlaps[a, b] < _MIN_IOU:
                 break
             rows[ours[b]] = theirs[a]
             overlaps[a, :] = overlaps[:, b] = -1
@@ -290,7 +293,7 @@ def _by_iou(found: Predictions, samples: Sequence[Sample]) -> I64:
 
 
 def boxes_of(found: Predictions) -> F32:
-    """(N, 4) box of each prediction, of its joints where the file gives none."""
+    """Return the (N, 4) box of each prediction; of its joints where the file gives none."""
     given = np.full((len(found.joints), 4), np.nan, np.float32)
     if found.boxes is not None:
         given = found.boxes.copy()
@@ -299,6 +302,46 @@ def boxes_of(found: Predictions) -> F32:
     return given
 
 
-def in_skeleton(found: Predictions, skeleton: Skeleton) -> Predictions:
-    """`found` with the joints of `skeleton`, NaN where the file does not know them."""
-    return replace(found, joints=convert(found.joints, found.skeleton, skeleton), skeleton=skeleton)
+@dataclass(frozen=True, slots=True, eq=False)
+class IgnoredPerson:
+    """An annotated person whom COCO's scorer ignores: a crowd, or one without joints.
+
+    Attributes:
+        box: (4,) picture pixels.
+        area: square pixels.
+        crowd: whether it stands for many people.
+    """
+
+    box: F32
+    area: float
+    crowd: bool
+
+
+def ignored_people(contents: Mapping[Path, Any], split: str) -> dict[str, list[IgnoredPerson]]:
+    """Return the people of COCO files that the reader leaves out, by file name of the picture.
+
+    Args:
+        contents: file -> its parsed JSON.
+        split: of the pictures ("all" for any); each one is a key, also without such people.
+
+    Raises:
+        FormatError: if a file is not COCO keypoints.
+    """
+    found: dict[str, list[IgnoredPerson]] = {}
+    for file, content in contents.items():
+        try:
+            names = {
+                image["id"]: PurePath(str(image["file_name"])).name
+                for image in content["images"]
+                if split in ("all", image_split(file, image))
+            }
+            found |= {name: [] for name in names.values()}
+            for person in content["annotations"]:
+                crowd = bool(person.get("iscrowd"))
+                if person["image_id"] in names and (crowd or not has_joints(person)):
+                    box = np.asarray(person["bbox"], np.float32).reshape(4)
+                    area = float(person.get("area", box[2] * box[3]))
+                    found[names[person["image_id"]]].append(IgnoredPerson(box, area, crowd))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise FormatError(f"{file}: not a COCO keypoints file ({error})") from error
+    return found

@@ -1,85 +1,194 @@
-"""The report of an evaluation: one HTML page, a PNG per plot, and everything as JSON."""
+"""Report of an evaluation: a table for the terminal, an HTML page with plots, and JSON."""
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import io
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from humanpose import __version__
 from humanpose.errors import MissingExtraError
-from humanpose.evaluate import pages, plots
-from humanpose.evaluate.candidates import Candidate, Outcome
+from humanpose.evaluate import plots
 from humanpose.evaluate.failures import worst_people
-from humanpose.evaluate.metrics.groups import CONVENTIONS
-from humanpose.evaluate.metrics.intervals import LEVEL
-from humanpose.evaluate.metrics.pck import THRESHOLDS
-from humanpose.evaluate.pages import safe
-from humanpose.evaluate.run import FLOOR, RESAMPLES, SEED, Result, curve, heading, table
-from humanpose.evaluate.scores import Rules
+from humanpose.evaluate.metrics.intervals import LEVEL, RESAMPLES, SEED
+from humanpose.evaluate.metrics.pck import CONVENTIONS, THRESHOLDS
+from humanpose.evaluate.plots import as_text, label_of
+from humanpose.evaluate.run import FLOOR, Candidate, Evaluation
+from humanpose.evaluate.scores import Comparison, Rules
 from humanpose.files import atomic_write, prepare_output
 from humanpose.types import U8, Score
 
 FORMAT = "humanpose-scores/1"
+Row = tuple[str, list[str]]
 _PAGE, _SCORES = "report.html", "scores.json"
 
 
 def prepare(folder: Path, *, force: bool, with_plots: bool) -> None:
-    """See, before anything runs, that a report can be written to `folder`.
+    """Check, before anything runs, that a report can be written to `folder`.
 
     Raises:
-        OutputError: if one is there.
-        MissingExtraError: if plots are asked for and matplotlib is not installed.
+        OutputError: if one exists.
+        MissingExtraError: without jinja2, or without matplotlib if plots are asked for.
     """
-    if with_plots and importlib.util.find_spec("matplotlib") is None:
-        raise MissingExtraError("matplotlib", "data")
+    for package in ("jinja2", *(["matplotlib"] if with_plots else [])):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError(package, "data")
     for name in (_PAGE, _SCORES):
         prepare_output(folder / name, force=force)
 
 
 def write(
     folder: Path,
-    outcomes: Sequence[Outcome],
+    evaluations: Sequence[Evaluation],
     candidates: Mapping[str, Candidate],
     rules: Rules,
     *,
     with_plots: bool,
 ) -> Path:
-    """Write `report.html`, `scores.json` and the plots into `folder`; returns the page's path.
+    """Write `report.html`, `scores.json` and the plots into `folder`; return the page's path.
 
     Raises OutputError if a file cannot be written.
     """
-    pictures: dict[str, list[tuple[str, str, bytes]]] = {}
-    for outcome in outcomes:
-        name = outcome.data.name
-        pictures[name] = list(_pictures(outcome)) if with_plots else []
-        for file, _, content in pictures[name]:
-            with atomic_write(folder / file) as out:
-                out.write(content)
-    figures = _content(outcomes, candidates, rules)
-    with atomic_write(folder / _SCORES) as out:
-        out.write(json.dumps(figures, indent=1, allow_nan=False).encode())
-    with atomic_write(folder / _PAGE) as out:
-        out.write(_page(outcomes, candidates, rules, pictures))
+    command = " ".join(["humanpose", *sys.argv[1:]])
+    about = [
+        f"{label}: " + ", ".join(f"{key} {value}" for key, value in each.about.items())
+        for label, each in candidates.items()
+    ]
+    notes = [f"humanpose {__version__}: {command}"]
+    parts: list[dict[str, Any]] = [{"title": "Scores", "notes": notes, "bullets": about}]
+    files: dict[str, bytes] = {}
+    for each in evaluations:
+        figures = list(_figures(each)) if with_plots else []
+        files |= {name: content for name, _, content in figures}
+        title, *lines = heading(each, rules)
+        lines += [f"{FLOOR}: {each.floor}"] if each.floor else []
+        columns, rows = list(each.scores), table(each, rules)
+        main = [label for label, _ in rows if not label.startswith(" ")]
+        parts.append(
+            {"title": title, "lines": lines, "columns": columns, "rows": rows, "main": main,
+             "figures": figures}
+        )  # fmt: skip
+    content = _content(evaluations, candidates, rules)
+    files[_SCORES] = json.dumps(content, indent=1, allow_nan=False).encode()
+    files[_PAGE] = html_page("humanpose evaluate", parts)
+    for name, data in files.items():
+        with atomic_write(folder / name) as out:
+            out.write(data)
     return folder / _PAGE
 
 
-def _pictures(outcome: Outcome) -> Iterator[tuple[str, str, bytes]]:
-    """(file name, caption, content) of each plot and of each candidate's worst people."""
-    name = outcome.data.name
-    posed = {label: each for label, each in outcome.results.items() if each.measure is not None}
-    if posed:
-        for kind, content in plots.draw(posed).items():
+def html_page(title: str, parts: Iterable[Mapping[str, Any]]) -> bytes:
+    """Return a page without outside links.
+
+    Each part has some of the following, shown in this order: title; lines (one paragraph); bullets;
+    columns and rows of a table [(label, cells)], of which those with a label in `main` are bold;
+    notes; figures [(file name, caption, PNG or JPEG)]; pre (preformatted text).
+    """
+    import jinja2
+
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
+    page = environment.get_template("page.html.jinja").render(title=title, parts=list(parts))
+    return page.encode()
+
+
+def heading(found: Evaluation, rules: Rules) -> list[str]:
+    """Return the lines above the table: the data, the kind of matching, the conventions."""
+    truth = found.truth
+    pictures = len(set(truth.pictures))
+    lines = [f"{truth.name} {truth.split}: {len(truth.samples)} people in {pictures} pictures"]
+    matching: dict[str, list[str]] = {}
+    for label, each in found.comparisons.items():
+        if label != FLOOR:
+            matching.setdefault(each.predicted.rule, []).append(label)
+    lines += [f"{', '.join(labels)}: {rule}" for rule, labels in matching.items()]
+    lacking = [score for score in rules.scores if not truth.allows(score)]
+    if lacking:
+        lines.append(f"no truth in this set for: {', '.join(lacking)}")
+    if any(each.groups is not None for each in found.comparisons.values()):
+        lines.append(f"convention {rules.convention}: {CONVENTIONS[rules.convention]}")
+    return lines
+
+
+def table(found: Evaluation, rules: Rules) -> list[Row]:
+    """Return (label, a cell per candidate) of each row; "" where a candidate has no such score."""
+    columns = [
+        dict(_rows(scores, found.comparisons.get(label), rules.convention))
+        for label, scores in found.scores.items()
+    ]
+    longest = max(columns, key=len, default={})
+    labels = dict.fromkeys([*longest, *(label for rows in columns for label in rows)])
+    return [(label, [rows.get(label, "") for rows in columns]) for label in labels]
+
+
+def _rows(
+    scores: Sequence[Score], found: Comparison | None, convention: str
+) -> Iterator[tuple[str, str]]:
+    """Yield the cells of one candidate: the first score in full, the others by their value."""
+    first, *others = scores
+    if found is not None:
+        yield f"matched, of {len(found.predicted.scores)}", str(found.predicted.matched)
+    yield label_of(first), as_text(first)
+    if found is not None:
+        low, high = (as_text(first, float(end)) for end in found.interval[:, 0])
+        yield f"  {100 * LEVEL:g} % interval", f"{low}-{high}"
+        if found.groups is not None:
+            yield from _joints(found.groups, counts=False)
+            yield f"  Mean ({convention})", as_text(found.groups)
+    for score in others:
+        yield label_of(score), as_text(score)
+    if found is not None:
+        for word, score in zip(plots.FAULTS, found.faults, strict=True):
+            yield f"{word}, %", f"{100 * score.value:.2f}"
+        yield "median error x y, px", "{:+.1f} {:+.1f}".format(*found.shift)
+        if (fit := found.reliability) is not None:
+            within = f"within {found.threshold:g} {found.unit.name}"
+            yield f"calibration error of joint scores ({within})", f"{fit.error:.3f}"
+            worst = int(np.nanargmax(fit.each))
+            yield "  of the worst joint", f"{first.joints[worst]} {fit.each[worst]:.3f}"
+            medians = " / ".join("-" if np.isnan(m) else f"{m:.2f}" for m in fit.medians)
+            yield "median joint score: right / wrong / not annotated", medians
+    yield from _joints(first, counts=True)
+
+
+def _joints(score: Score, *, counts: bool) -> Iterator[tuple[str, str]]:
+    for joint, value, count in zip(score.joints, score.per_joint, score.count, strict=True):
+        if count and not np.isnan(value):
+            label = f"  {joint} ({count})" if counts else f"  {joint}"
+            yield label, as_text(score, float(value))
+
+
+def text_table(names: Sequence[str], rows: Sequence[Row]) -> str:
+    """Return the table for a terminal."""
+    first = max(len(label) for label, _ in rows)
+    widths = [max(len(name), *(len(v[i]) for _, v in rows)) for i, name in enumerate(names)]
+    return "\n".join(
+        f"{label:<{first}}"
+        + "".join(f"  {value:>{w}}" for value, w in zip(values, widths, strict=True))
+        for label, values in [("", list(names)), *rows]
+    )
+
+
+def _figures(found: Evaluation) -> Iterator[tuple[str, str, bytes]]:
+    """Yield (file name, caption, content) of each plot and of each candidate's worst people."""
+    name = found.truth.name
+    if found.comparisons:
+        for kind, content in plots.draw(found.comparisons).items():
             yield f"{name}-{kind}.png", plots.CAPTIONS[kind], content
-    for number, label in enumerate(posed, start=1):
-        worst = worst_people(outcome, posed[label]) if label != FLOOR else None
+    for number, (label, each) in enumerate(found.comparisons.items(), start=1):
+        worst = worst_people(each) if label != FLOOR else None
         if worst is not None:
             sheet, lines = worst
             caption = f"Worst of {label} among the pictures at hand; truth left, prediction right: "
@@ -93,20 +202,9 @@ def _jpeg(image: U8) -> bytes:
 
 
 def _content(
-    outcomes: Sequence[Outcome],
-    candidates: Mapping[str, Candidate],
-    rules: Rules,
+    evaluations: Sequence[Evaluation], candidates: Mapping[str, Candidate], rules: Rules
 ) -> dict[str, Any]:
-    """What `scores.json` holds: figures in full, null for what was never counted."""
-    scores: dict[str, Any] = {}
-    details: dict[str, Any] = {}
-    for outcome in outcomes:
-        name = outcome.data.name
-        scores[name] = {
-            label: {score.rule: _figures(score) for score in result.scores}
-            for label, result in outcome.results.items()
-        }
-        details[name] = {label: _details(result) for label, result in outcome.results.items()}
+    """Return what `scores.json` holds; null for what was never counted."""
     return {
         "format": FORMAT,
         "humanpose": __version__,
@@ -121,63 +219,67 @@ def _content(
         },
         "candidates": {label: candidate.about for label, candidate in candidates.items()},
         "sets": {
-            outcome.data.name: {
-                "path": str(outcome.data.path),
-                "split": outcome.data.split,
-                "people": len(outcome.truth.samples),
-                "pictures": len(set(outcome.truth.pictures)),
-                "floor": outcome.floor or None,
+            each.truth.name: {
+                "path": str(each.truth.path),
+                "split": each.truth.split,
+                "people": len(each.truth.samples),
+                "pictures": len(set(each.truth.pictures)),
+                "floor": each.floor or None,
             }
-            for outcome in outcomes
+            for each in evaluations
         },
-        "scores": scores,
-        "details": details,
+        "scores": {
+            each.truth.name: {
+                label: {score.rule: _score(score) for score in scores}
+                for label, scores in each.scores.items()
+            }
+            for each in evaluations
+        },
+        "details": {
+            each.truth.name: {
+                label: _details(each.comparisons[label]) if label in each.comparisons else {}
+                for label in each.scores
+            }
+            for each in evaluations
+        },
     }
 
 
-def _figures(score: Score) -> dict[str, Any]:
+def _score(score: Score) -> dict[str, Any]:
     value: dict[str, Any] = {"value": _number(score.value)}
     if score.joints:
-        pairs = list(zip(score.joints, score.per_joint, score.count, strict=True))
-        value["per_joint"] = {name: _number(each) for name, each, _ in pairs}
-        value["count"] = {name: int(count) for name, _, count in pairs}
+        value["per_joint"] = dict(zip(score.joints, _numbers(score.per_joint), strict=True))
+        value["count"] = dict(zip(score.joints, score.count.tolist(), strict=True))
     return value
 
 
-def _details(result: Result) -> dict[str, Any]:
-    if result.found is None or result.measure is None or result.interval is None:
-        return {}
-    assert result.faults is not None and result.shift is not None
-    first, measure = result.scores[0], result.measure
-    ends = [[_number(end) for end in pair] for pair in result.interval.T]
+def _details(found: Comparison) -> dict[str, Any]:
+    first = found.scores[0]
+    pooled, *ends = map(_numbers, found.interval.T)
     value: dict[str, Any] = {
-        "matching": result.found.rule,
-        "matched": result.found.matched,
+        "matching": found.predicted.rule,
+        "matched": found.predicted.matched,
         "interval": {
             "rule": first.rule,
-            "value": ends[0],
-            "per_joint": dict(zip(first.joints, ends[1:], strict=True)),
+            "value": pooled,
+            "per_joint": dict(zip(first.joints, ends, strict=True)),
         },
-        "distance": {"unit": measure.unit, "threshold": measure.threshold},
+        "distance": {"unit": found.unit.name, "threshold": found.threshold},
         "curve": {
             "thresholds": [round(float(t), 2) for t in THRESHOLDS],
-            "within": [_number(share) for share in curve(result, THRESHOLDS)],
+            "within": _numbers(found.curve(THRESHOLDS)),
         },
-        "median error x, y, px": [_number(v) for v in result.shift],
+        "median error x, y, px": _numbers(found.shift),
     }
-    if result.groups is not None:
-        value["groups"] = {"rule": result.groups.rule, **_figures(result.groups)}
-    for word, score in zip(("swapped", "missed"), result.faults, strict=True):
-        value[word] = {"rule": score.rule, **_figures(score)}
-    if (fit := result.reliability) is not None:
+    named = {"groups": found.groups, "swapped": found.faults[0], "missed": found.faults[1]}
+    value |= {word: {"rule": score.rule, **_score(score)} for word, score in named.items() if score}
+    if (fit := found.reliability) is not None:
         value["reliability"] = {
             "error": fit.error,
-            "error per joint": {
-                joint: _number(each) for joint, each in zip(first.joints, fit.each, strict=True)
-            },
-            "median score right, wrong, not annotated": [_number(m) for m in fit.medians],
-            "score": [_number(v) for v in fit.score],
-            "right": [_number(v) for v in fit.right],
+            "error per joint": dict(zip(first.joints, _numbers(fit.each), strict=True)),
+            "median score right, wrong, not annotated": _numbers(fit.medians),
+            "score": _numbers(fit.score),
+            "right": _numbers(fit.right),
             "count": [int(n) for n in fit.count],
         }
     return value
@@ -187,35 +289,5 @@ def _number(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _page(
-    outcomes: Sequence[Outcome],
-    candidates: Mapping[str, Candidate],
-    rules: Rules,
-    pictures: Mapping[str, Sequence[tuple[str, str, bytes]]],
-) -> bytes:
-    command = safe(" ".join(["humanpose", *sys.argv[1:]]))
-    parts = [
-        "<h1>Scores</h1><p class='quiet'>",
-        f"humanpose {__version__}: <code>{command}</code></p>",
-        "<ul>",
-        *(f"<li>{safe(label)}: {_about(each)}</li>" for label, each in candidates.items()),
-        "</ul>",
-    ]
-    for outcome in outcomes:
-        first, *lines = heading(
-            outcome.data.name, outcome.data.split, outcome.truth, outcome.results, rules
-        )
-        if outcome.floor:
-            lines.append(f"{FLOOR}: {outcome.floor}")
-        parts += [f"<h2>{safe(first)}</h2>", "<p>", "<br>".join(map(safe, lines)), "</p>"]
-        rows = table(outcome.results, rules.convention)
-        parts += pages.table(
-            list(outcome.results),
-            ((label, values, not label.startswith(" ")) for label, values in rows),
-        )
-        parts += [pages.figure(*picture) for picture in pictures[outcome.data.name]]
-    return pages.page("humanpose evaluate", parts)
-
-
-def _about(candidate: Candidate) -> str:
-    return safe(", ".join(f"{key} {value}" for key, value in candidate.about.items()))
+def _numbers(values: Iterable[float]) -> list[float | None]:
+    return [_number(value) for value in values]

@@ -1,124 +1,273 @@
-"""Candidates judged on one data set, and the table that shows them."""
+"""Run an evaluation: read data sets and candidates, run networks, compare with the truth."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from humanpose.evaluate.metrics.calibration import Reliability, reliability
-from humanpose.evaluate.metrics.diagnosis import constant_predictor, swaps_and_misses
-from humanpose.evaluate.metrics.groups import CONVENTIONS, in_groups
-from humanpose.evaluate.metrics.intervals import LEVEL, bootstrap, interval
-from humanpose.evaluate.metrics.oks import oks, similarities
-from humanpose.evaluate.metrics.pck import within
-from humanpose.evaluate.predictions import Matched, Predictions
-from humanpose.evaluate.scores import Measure, Rules, Truth, measured, scores_of
-from humanpose.types import F64, Score
+from humanpose.data.detection import PersonPicture, pictures_of
+from humanpose.data.pack import image_of
+from humanpose.data.readers import read
+from humanpose.data.readers.coco import coco_samples, load_annotations
+from humanpose.data.sets import Marks, data_path, part_of
+from humanpose.errors import InputError
+from humanpose.evaluate.metrics.detection import Picture, detection_scores
+from humanpose.evaluate.metrics.diagnosis import constant_predictor
+from humanpose.evaluate.predictions import (
+    SUFFIXES,
+    Matched,
+    Predictions,
+    ignored_people,
+    match,
+    read_predictions,
+)
+from humanpose.evaluate.scores import Comparison, Rules, Truth
+from humanpose.files import sha256
+from humanpose.images import load_image
+from humanpose.infer.detector import Detector
+from humanpose.infer.topdown import TopDown
+from humanpose.skeleton import convert, joint_map
+from humanpose.types import F64, Sample, Score
+
+if TYPE_CHECKING:
+    from humanpose.infer.options import InferenceOptions
+
+T = TypeVar("T")
+Progress = Callable[[Sequence[T]], Iterable[T]]
 
 FLOOR = "floor"
-FAULTS = ("taken for the other side", "missed")
-RESAMPLES, SEED = 1000, 0
-
-Row = tuple[str, list[str]]
+_MIN_HEIGHT = 64.0  # picture pixels; smaller people do not count in scores of person networks
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Result:
-    """How one candidate does on one data set.
+class Candidate:
+    """A predictions file or a network.
 
     Attributes:
-        scores: the data set's own first.
-        found: its predictions beside the persons; None for a person network.
-        groups: the first score by group; None where the set has no groups.
-        interval: (2, 1 + J) ends of the 95 % interval of the first score and of its joints.
-        measure: the distances behind the first score.
-        faults: joints taken for the other side, and joints missed.
-        shift: (2,) median of predicted minus true joints, pixels: an offset in the coordinates
-            shows here.
-        reliability: of the joints' scores, where the candidate gives some.
+        label: its name in tables.
+        about: facts for the report.
+        predictions: of the file, or None.
+        network: finds joints in given boxes, or people in pictures; or None.
     """
 
-    scores: list[Score]
-    found: Matched | None = None
-    groups: Score | None = None
-    interval: F64 | None = None
-    measure: Measure | None = None
-    faults: tuple[Score, Score] | None = None
-    shift: F64 | None = None
-    reliability: Reliability | None = None
+    label: str
+    about: dict[str, Any]
+    predictions: Predictions | None = None
+    network: TopDown | Detector | None = None
 
 
-def judge(
-    candidates: Mapping[str, tuple[Matched, Predictions | None]], truth: Truth, rules: Rules
-) -> dict[str, Result]:
-    """The results of all candidates; their intervals come from the same draws of pictures."""
-    measures = {name: measured(found, truth, rules) for name, (found, _) in candidates.items()}
-    sums = [
-        _sums(found, truth, measures[name], rules.compat) for name, (found, _) in candidates.items()
-    ]
-    right, counted = (np.hstack(part) for part in zip(*sums, strict=True))
-    draws = bootstrap(right, counted, truth.pictures, resamples=RESAMPLES, seed=SEED)
-    ends = np.split(interval(draws, level=LEVEL), len(measures), axis=1)
-    results = {}
-    for (name, (found, everything)), end in zip(candidates.items(), ends, strict=True):
-        scores = scores_of(found, truth, rules, everything)
-        groups = None
-        if truth.own_score != "oks":
-            groups = in_groups(scores[0], measures[name].names, convention=rules.convention)
-        measure, joints = measures[name], truth.as_known_to(found)
-        faults = swaps_and_misses(
-            found.joints,
-            joints,
-            measure.size,
-            truth.skeleton,
-            threshold=measure.threshold,
-            names=measure.names,
-        )
-        apart = (found.joints - joints).reshape(-1, 2)
-        apart = apart[np.isfinite(apart).all(1)]
-        shift = np.median(apart, axis=0) if len(apart) else np.full(2, np.nan)
-        fit = None
-        if found.certainty is not None:
-            fit = reliability(found.certainty, measure.distance, measure.threshold)
-        results[name] = Result(scores, found, groups, end, measure, faults, shift, fit)
-    return results
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluation:
+    """All candidates on one data set.
+
+    Attributes:
+        truth: the persons of the data set.
+        scores: by label; the data set's own first, the floor last.
+        comparisons: by label, of the candidates whose joints are scored, and the floor.
+        floor: how the floor was made.
+    """
+
+    truth: Truth
+    scores: dict[str, list[Score]]
+    comparisons: dict[str, Comparison]
+    floor: str
 
 
-def _sums(found: Matched, truth: Truth, measure: Measure, compat: str) -> tuple[F64, F64]:
-    """(N, 1 + J) what is right, and what is counted, of each person: pooled, then by joint."""
-    counted = (~np.isnan(measure.distance)).astype(np.float64)
-    if truth.own_score == "oks":
-        joints = truth.as_known_to(found)
-        each = similarities(found.joints, joints, truth.area, truth.skeleton)
-        person = oks(found.joints, joints, truth.area, truth.skeleton)
-        right = np.column_stack([person, each])
-        return np.nan_to_num(right), np.column_stack([~np.isnan(person), counted])
-    hits = within(measure.distance, measure.threshold, compat)[0].astype(np.float64)
-    rows = [i for i, name in enumerate(truth.skeleton.joints) if name in measure.names]
-    return (
-        np.column_stack([hits[:, rows].sum(1), hits]),
-        np.column_stack([counted[:, rows].sum(1), counted]),
+def read_all(
+    data: Sequence[str], entries: Sequence[str], split: str, rules: Rules
+) -> tuple[list[Truth], dict[str, Candidate]]:
+    """Read the data sets and those candidates that are predictions files, all at the same time.
+
+    Args:
+        data: "NAME=PATH" or "NAME" of each data set.
+        entries: predictions files; others (networks) are passed over.
+        split: part of the data sets, or "all".
+        rules: what to score.
+
+    Returns:
+        The data sets, and candidates by entry.
+
+    Raises:
+        InputError and its children: as the readers say; a set that is named twice.
+    """
+    places = [data_path(entry) for entry in data]
+    if len({name for name, _ in places}) < len(places):
+        raise InputError("--against: name each data set once")
+    files = [each for each in dict.fromkeys(entries) if Path(each).suffix.lower() in SUFFIXES]
+    # Foreign files are parsed in child processes: threads are enough to run those side by side.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        sets = [pool.submit(_read_set, name, path, split, rules) for name, path in places]
+        found = [pool.submit(read_predictions, Path(entry)) for entry in files]
+        people = [future.result() for future in found]
+        return [future.result() for future in sets], {
+            entry: Candidate(Path(entry).stem, {"file": entry, "sha256": sha256(entry)}, each)
+            for entry, each in zip(files, people, strict=True)
+        }
+
+
+def _read_set(name: str, path: Path, split: str, rules: Rules) -> Truth:
+    ignored = {}
+    if name == "coco" and "ap" in rules.scores:
+        contents = load_annotations(path)
+        whole, ignored = coco_samples(path, contents), ignored_people(contents, split)
+    else:
+        # The CPM release labels and scores FLIC by the picture's left and right.
+        quirk = "cpm" if name == "flic" and rules.compat == "cpm-flic" else ""
+        whole = read(name, path, compat=quirk)
+    part = part_of(whole, split, name)
+    return Truth.of(part, name=name, path=path, split=split, whole=whole, ignored=ignored)
+
+
+def load_network(
+    entry: str, options: InferenceOptions, threshold: float | None = None
+) -> Candidate:
+    """Load a network by built-in name or file.
+
+    `threshold` is the least score of a person network's finds; its own if not given.
+    """
+    from humanpose.api import load_model
+
+    loaded, spec, path = load_model(entry, options, options.size)
+    changed = {name: getattr(options, name) for name in ("tta", "crop", "decode", "compat")}
+    about = {
+        "model": spec.name,
+        "file": str(path),
+        "sha256": sha256(path),
+        "runtime": loaded.name,
+        "precision": loaded.precision,
+        "input": list(spec.input),
+        "procedure": ", ".join(f"{name} {value}" for name, value in changed.items() if value),
+    }
+    network: TopDown | Detector
+    if spec.task == "person":
+        network = Detector(loaded, spec, threshold=threshold)
+    else:
+        network = TopDown(loaded, spec, options)
+    return Candidate(spec.name, about, network=network)
+
+
+def labelled(entries: Sequence[str], candidates: Mapping[str, Candidate]) -> dict[str, Candidate]:
+    """Return candidates by label; those that share one by their entry on the command line."""
+    labels = [candidate.label for candidate in candidates.values()]
+    found = {}
+    for entry in dict.fromkeys(entries):
+        label = candidates[entry].label
+        found[entry if labels.count(label) > 1 or label == FLOOR else label] = candidates[entry]
+    return found
+
+
+def evaluate(
+    truth: Truth,
+    candidates: Mapping[str, Candidate],
+    rules: Rules,
+    marks: Marks,
+    progress: Progress[Any] = iter,
+) -> Evaluation:
+    """Score all `candidates` on `truth`; `marks` are places that detection scores ignore.
+
+    Raises:
+        InputError: if predictions do not fit the set, or the set has no truth for a score.
+    """
+    comparisons: dict[str, Comparison] = {}
+    scores: dict[str, list[Score]] = {}
+    how = ""
+    for label, candidate in candidates.items():
+        if isinstance(candidate.network, Detector):
+            pictures = pictures_of(truth.samples, marks)
+            scores[label] = person_scores(candidate.network, pictures, progress=progress)
+        else:
+            found = matched_on(truth, candidate, progress)
+            comparisons[label] = Comparison(found, truth, rules, candidate.predictions)
+            scores[label] = comparisons[label].scores
+    if comparisons:
+        lowest, how = floor(truth)
+        comparisons[FLOOR] = Comparison(lowest, truth, rules)
+        scores[FLOOR] = comparisons[FLOOR].scores
+    return Evaluation(truth, scores, comparisons, how)
+
+
+def matched_on(truth: Truth, candidate: Candidate, progress: Progress[Any] = iter) -> Matched:
+    """Return the candidate's joints of each person; a network gets the annotated boxes."""
+    if candidate.predictions is not None:
+        return match(candidate.predictions, truth.samples, truth.whole)
+    assert isinstance(candidate.network, TopDown)
+    return estimate_samples(candidate.network, truth.samples, progress=progress)
+
+
+def estimate_samples(
+    estimator: TopDown, samples: Sequence[Sample], *, progress: Progress[Path] = iter
+) -> Matched:
+    """Run a pose network on the annotated box of each sample.
+
+    A person whose box has no area (one joint annotated and no box) is a miss.
+    """
+    groups: dict[Path, list[int]] = defaultdict(list)
+    for i, sample in enumerate(samples):
+        if np.isfinite(sample.box).all() and (sample.box[2:] > 0).all():
+            groups[sample.picture].append(i)
+    skeleton, own = samples[0].skeleton, estimator.spec.skeleton
+    joints = np.full((len(samples), len(own.joints), 2), np.nan, np.float32)
+    scores = np.zeros(len(samples), np.float32)
+    each = np.full(joints.shape[:2], np.nan, np.float32)
+    for path in progress(sorted(groups)):
+        rows = groups[path]
+        image = image_of(samples[rows[0]])
+        people = estimator.estimate(image, np.stack([samples[i].box for i in rows]))
+        for i, person in zip(rows, people, strict=True):
+            joints[i], scores[i], each[i] = person.joints, person.scores.mean(), person.scores
+    order = joint_map(own, skeleton)
+    return Matched(
+        convert(joints, own, skeleton),
+        scores,
+        order >= 0,
+        sum(map(len, groups.values())),
+        "boxes given",
+        np.where(order >= 0, each[:, order], np.float32(np.nan)),
     )
 
 
-def curve(result: Result, thresholds: F64) -> F64:
-    """(T,) share, of the joints that the first score pools, within each of `thresholds`."""
-    distance = pooled_distances(result)
-    return np.array([(distance <= t).mean() if len(distance) else np.nan for t in thresholds])
+def pose_score(estimator: TopDown, samples: Sequence[Sample]) -> Score:
+    """Return the data set's own score of a pose network on annotated boxes."""
+    return Comparison(estimate_samples(estimator, samples), Truth.of(samples)).scores[0]
 
 
-def pooled_distances(result: Result) -> F64:
-    """(M,) distances of the joints that the first score pools."""
-    assert result.measure is not None
-    rows = [name in result.measure.names for name in result.scores[0].joints]
-    each = result.measure.distance[:, rows]
-    return np.asarray(each[~np.isnan(each)], np.float64)
+def person_scores(
+    detector: Detector,
+    pictures: Sequence[PersonPicture],
+    *,
+    progress: Progress[PersonPicture] = iter,
+    gather: Callable[[list[tuple[Picture, Picture]]], list[tuple[Picture, Picture]]] = list,
+) -> list[Score]:
+    """Return recall at the detector's threshold, and AP over all its scores, above 64 px.
+
+    `gather` adds what other processes found in their share of the pictures.
+    """
+    lowest = Detector(detector.runtime, detector.spec, threshold=0.02)
+    found = []
+    for picture in progress(pictures):
+        boxes, scores = lowest.detect(load_image(picture.picture))
+        kept = scores >= detector.threshold
+        truth = picture.boxes, picture.boxes[:, 3] > _MIN_HEIGHT, picture.ignore
+        found.append((Picture(boxes, scores, *truth), Picture(boxes[kept], scores[kept], *truth)))
+    found = gather(found)
+    recall, _ = detection_scores([sure for _, sure in found])
+    _, precision = detection_scores([every for every, _ in found])
+    scale = f"people above {_MIN_HEIGHT:g} px"
+    return [
+        Score(f"{recall.rule}, score >= {detector.threshold:g}, {scale}", recall.value),
+        Score(f"{precision.rule}, {scale}", precision.value),
+    ]
 
 
 def floor(truth: Truth) -> tuple[Matched, str]:
-    """What knowing nothing but where the person is would give, and how that is meant."""
+    """Return joints at their mean place in the person's frame, and a sentence that says so."""
     centres = [sample.centre for sample in truth.samples]
     side: F64 = np.array([200 * sample.scale for sample in truth.samples], np.float64)
     if all(centre is not None for centre in centres) and (side > 0).all():
@@ -136,102 +285,3 @@ def floor(truth: Truth) -> tuple[Matched, str]:
         f"each joint at its mean place in the frame of the person's {frame}, over these {n} people"
     )
     return Matched(joints, np.ones(n, np.float32), known, n, "boxes given"), how
-
-
-def heading(
-    name: str, split: str, truth: Truth, results: Mapping[str, Result], rules: Rules
-) -> list[str]:
-    """What stands above the table: the data, who is whose, the conventions."""
-    pictures = len(set(truth.pictures))
-    lines = [f"{name} {split}: {len(truth.samples)} people in {pictures} pictures"]
-    matching: dict[str, list[str]] = {}
-    for label, result in results.items():
-        if result.found is not None and label != FLOOR:
-            matching.setdefault(result.found.rule, []).append(label)
-    lines += [f"{', '.join(labels)}: {rule}" for rule, labels in matching.items()]
-    lacking = [score for score in rules.scores if not truth.allows(score)]
-    if lacking:
-        lines.append(f"no truth in this set for: {', '.join(lacking)}")
-    if any(result.groups is not None for result in results.values()):
-        lines.append(f"convention {rules.convention}: {CONVENTIONS[rules.convention]}")
-    return lines
-
-
-def table(results: Mapping[str, Result], convention: str) -> list[Row]:
-    """(label, one text per candidate) of each row; "" where a candidate has no such figure."""
-    columns = {name: dict(_rows(result, convention)) for name, result in results.items()}
-    longest = max(columns.values(), key=len, default={})
-    labels = list(
-        dict.fromkeys([*longest, *(label for rows in columns.values() for label in rows)])
-    )
-    return [(label, [rows.get(label, "") for rows in columns.values()]) for label in labels]
-
-
-def _rows(result: Result, convention: str) -> list[tuple[str, str]]:
-    """The figures of one candidate: the first score in full, the others by their value."""
-    first, *others = result.scores
-    rows = [(label(first), shown(first))]
-    if result.found is not None:
-        people = len(result.found.scores)
-        rows.insert(0, (f"matched, of {people}", str(result.found.matched)))
-    if result.interval is not None:
-        low, high = (shown(first, float(end)) for end in result.interval[:, 0])
-        rows.append((f"  {100 * LEVEL:g} % interval", f"{low}-{high}"))
-    if result.groups is not None:
-        rows += _named(result.groups, counts=False)
-        rows.append((f"  Mean ({convention})", shown(result.groups)))
-    rows += [(label(score), shown(score)) for score in others]
-    if result.faults is not None and result.shift is not None:
-        rows += [
-            (f"{word}, %", f"{100 * score.value:.2f}")
-            for word, score in zip(FAULTS, result.faults, strict=True)
-        ]
-        rows.append(("median error x y, px", "{:+.1f} {:+.1f}".format(*result.shift)))
-    if result.reliability is not None:
-        fit, measure = result.reliability, result.measure
-        assert measure is not None
-        within = f"within {measure.threshold:g} {measure.unit}"
-        rows.append((f"calibration error of joint scores ({within})", f"{fit.error:.3f}"))
-        worst = int(np.nanargmax(fit.each))
-        rows.append(("  of the worst joint", f"{first.joints[worst]} {fit.each[worst]:.3f}"))
-        medians = " / ".join("-" if np.isnan(m) else f"{m:.2f}" for m in fit.medians)
-        rows.append(("median joint score: right / wrong / not annotated", medians))
-    return rows + _named(first, counts=True)
-
-
-def _named(score: Score, *, counts: bool) -> list[tuple[str, str]]:
-    return [
-        (f"  {joint} ({count})" if counts else f"  {joint}", shown(score, float(value)))
-        for joint, value, count in zip(score.joints, score.per_joint, score.count, strict=True)
-        if count and not np.isnan(value)
-    ]
-
-
-def is_share(score: Score) -> bool:
-    """Whether the field gives the score in percent."""
-    return "PCK" in score.rule or "PCP" in score.rule
-
-
-def label(score: Score) -> str:
-    """The rule, with its unit where it is percent."""
-    return f"{score.rule}, %" if is_share(score) else score.rule
-
-
-def shown(score: Score, value: float | None = None) -> str:
-    """A figure of `score` as the field writes it: percent of joints, or a fraction."""
-    value = score.value if value is None else value
-    return f"{100 * value:.2f}" if is_share(score) else f"{value:.4f}"
-
-
-def text_table(names: Sequence[str], rows: Sequence[Row]) -> str:
-    """The table for a terminal."""
-    first = max(len(label) for label, _ in rows)
-    widths = [
-        max(len(name), *(len(values[i]) for _, values in rows)) for i, name in enumerate(names)
-    ]
-    lines = [("", list(names)), *rows]
-    return "\n".join(
-        f"{label:<{first}}"
-        + "".join(f"  {value:>{w}}" for value, w in zip(values, widths, strict=True))
-        for label, values in lines
-    )

@@ -1,52 +1,53 @@
-"""Scores of predictions and of weights on data sets: runs the networks, chooses the rules."""
+"""The table of scores, and what scores are made from: predictions beside the truth.
+
+To add a score: write its function in `metrics` and an entry in SCORES.
+"""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
-from humanpose.data.detection import PersonPicture
-from humanpose.data.pack import image_of
 from humanpose.errors import InputError
 from humanpose.evaluate.metrics import pck
-from humanpose.evaluate.metrics.detection import Picture, detection_scores
-from humanpose.evaluate.metrics.groups import CONVENTIONS, unweighted
-from humanpose.evaluate.metrics.oks import PosePicture, keypoint_ap, mean_oks
+from humanpose.evaluate.metrics.diagnosis import Reliability, reliability, swaps_and_misses
+from humanpose.evaluate.metrics.intervals import bootstrap, interval
+from humanpose.evaluate.metrics.oks import PosePicture, keypoint_ap, mean_oks, oks, similarities
 from humanpose.evaluate.metrics.pcp import parts_of, pcp
-from humanpose.evaluate.predictions import Matched, Predictions, boxes_of, in_skeleton, places_of
-from humanpose.evaluate.unscored import Unscored
-from humanpose.images import load_image
-from humanpose.infer.detector import Detector
-from humanpose.infer.topdown import TopDown
-from humanpose.skeleton import COCO17, MPII16, Skeleton, convert, joint_map
+from humanpose.evaluate.predictions import (
+    IgnoredPerson,
+    Matched,
+    Predictions,
+    boxes_of,
+    join_pictures,
+)
+from humanpose.skeleton import COCO17, MPII16, Skeleton, convert
 from humanpose.types import F32, F64, Sample, Score
 
-T = TypeVar("T")
-Progress = Callable[[Sequence[T]], Iterable[T]]
-
-# Persons whose figures the project reports for its detector: taller than this, picture pixels.
-_TALL = 64.0
-SCORES = ("pckh", "pck-torso", "pck-box", "pcp", "oks", "ap")
 COMPAT = ("student", "hrnet", "cpm-flic")
-_THRESHOLDS = {"pckh": (0.5, 0.2, 0.1), "pck-torso": (0.2,), "pck-box": (0.2,), "pcp": (0.5,)}
+_TORSO = {"left_shoulder", "right_hip"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Truth:
-    """The persons to score on, as arrays.
+    """The persons of a data set to score on.
 
     Attributes:
         samples: N persons of one skeleton.
         skeleton: theirs.
         joints: (N, J, 2) picture pixels, NaN = not annotated.
-        head: (N,) head sizes, NaN where there is none.
+        head: (N,) head sizes, pixels, NaN where there is none.
         area: (N,) square pixels.
-        rest: people whom COCO's scorer ignores, by picture; every picture of the set is a key.
+        name: of the data set, as given on the command line.
+        path: of the data set.
+        split: which part `samples` are, or "all".
+        whole: all samples of the data set.
+        ignored: people whom COCO's scorer ignores, by picture; every picture of the set is a key.
     """
 
     samples: Sequence[Sample]
@@ -54,13 +55,19 @@ class Truth:
     joints: F32
     head: F64
     area: F64
-    rest: Mapping[str, Sequence[Unscored]] = field(default_factory=dict)
+    name: str = ""
+    path: Path = Path()
+    split: str = "all"
+    whole: Sequence[Sample] = ()
+    ignored: Mapping[str, Sequence[IgnoredPerson]] = field(default_factory=dict)
 
     @classmethod
-    def of(
-        cls, samples: Sequence[Sample], rest: Mapping[str, Sequence[Unscored]] | None = None
-    ) -> Truth:
-        """The arrays of `samples`. Raises InputError if they have different skeletons."""
+    def of(cls, samples: Sequence[Sample], **more: object) -> Truth:
+        """Return the arrays of `samples`; `more` are further attributes.
+
+        Raises:
+            InputError: if they have different skeletons.
+        """
         if len({sample.skeleton for sample in samples}) > 1:
             raise InputError(
                 "the data has several skeletons; name one of its data sets, as in mpii=PACK.h5"
@@ -71,44 +78,37 @@ class Truth:
             np.stack([sample.joints for sample in samples]),
             np.array([sample.head_size for sample in samples], np.float64),
             np.array([sample.area for sample in samples], np.float64),
-            rest or {},
+            **more,  # type: ignore[arg-type]
         )
 
     def allows(self, score: str) -> bool:
-        """Whether there is truth for a score of SCORES."""
-        if score == "pckh":
-            return bool(np.isfinite(self.head).any())
-        if score in ("oks", "ap"):
-            return self.skeleton.sigmas is not None
-        if score == "pck-torso":
-            return {"left_shoulder", "right_hip"}.issubset(self.skeleton.joints)
-        return score == "pck-box" or "torso" in parts_of(self.skeleton)
+        """Return whether the set has the annotations that a score of SCORES needs."""
+        return bool(SCORES[score].allows(self))
 
     @property
     def pictures(self) -> list[str]:
-        """N names of the pictures that the persons come from."""
+        """N names of the pictures that the persons are in."""
         return [sample.picture.name for sample in self.samples]
 
     @property
     def own_score(self) -> str:
-        """The data set's own custom: PCKh for MPII, OKS for COCO, PCK of the torso for others."""
-        own = {MPII16: "pckh", COCO17: "oks"}.get(self.skeleton, "pck-torso")
-        return next(score for score in (own, "pck-torso", "pck-box") if self.allows(score))
-
-    def as_known_to(self, found: Matched) -> F32:
-        """`joints` without those that `found` cannot have: they are not counted."""
-        return np.where(found.known[:, None], self.joints, np.float32(np.nan))
+        """The score that papers give for this data set; pck-torso or pck-box for others."""
+        first = OWN_SCORES.get(self.skeleton, "pck-torso")
+        return next(score for score in (first, "pck-torso", "pck-box") if self.allows(score))
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What to score, and by whose rules.
+    """What to score, and by which toolkit's rules.
 
     Attributes:
         scores: of SCORES, besides the data set's own.
         thresholds: of PCKh, PCK and PCP in place of the usual ones.
-        convention: of "Head" and "Mean", see metrics.groups.
-        compat: "" or one of COMPAT, the quirk of an old scorer.
+        convention: of "Head" and "Mean", see metrics.pck.
+        compat: "" or one of COMPAT, a quirk of an old scorer.
+
+    Raises:
+        InputError: on an unknown name or a threshold of 0 or less.
     """
 
     scores: tuple[str, ...] = ()
@@ -120,8 +120,8 @@ class Rules:
         if any(threshold <= 0 for threshold in self.thresholds):
             raise InputError("a threshold must be above 0")
         for name, given, allowed in (
-            ("score", self.scores, SCORES),
-            ("convention", (self.convention,), tuple(CONVENTIONS)),
+            ("score", self.scores, tuple(SCORES)),
+            ("convention", (self.convention,), tuple(pck.CONVENTIONS)),
             ("compat", (self.compat,), ("", *COMPAT)),
         ):
             for value in given:
@@ -130,226 +130,258 @@ class Rules:
                     raise InputError(f"{name} {value!r} is not known; there are: {there}")
 
 
-def estimated(
-    estimator: TopDown, samples: Sequence[Sample], *, progress: Progress[Path] = iter
-) -> Matched:
-    """What a pose network says of each sample, given its annotated box.
-
-    A person whose box has no area (one joint annotated and no box) is a miss.
-    """
-    groups: dict[Path, list[int]] = defaultdict(list)
-    for i, sample in enumerate(samples):
-        if np.isfinite(sample.box).all() and (sample.box[2:] > 0).all():
-            groups[sample.picture].append(i)
-    skeleton, own = samples[0].skeleton, estimator.spec.skeleton
-    found = np.full((len(samples), len(own.joints), 2), np.nan, np.float32)
-    scores = np.zeros(len(samples), np.float32)
-    certainty = np.full(found.shape[:2], np.nan, np.float32)
-    for path in progress(sorted(groups)):
-        rows = groups[path]
-        image = image_of(samples[rows[0]])
-        people = estimator.estimate(image, np.stack([samples[i].box for i in rows]))
-        for i, person in zip(rows, people, strict=True):
-            found[i], scores[i] = person.joints, person.scores.mean()
-            certainty[i] = person.scores
-    order = joint_map(own, skeleton)
-    n = sum(map(len, groups.values()))
-    return Matched(
-        convert(found, own, skeleton),
-        scores,
-        order >= 0,
-        n,
-        "boxes given",
-        np.where(order >= 0, certainty[:, order], np.float32(np.nan)),
-    )
-
-
-def pose_scores(
-    estimator: TopDown, samples: Sequence[Sample], *, progress: Progress[Path] = iter
-) -> list[Score]:
-    """The one score of a data set's own custom, on joints the network and the set both know.
-
-    Boxes are the annotated ones.
-    """
-    found = estimated(estimator, samples, progress=progress)
-    return scores_of(found, Truth.of(samples), Rules())[:1]
-
-
-def scores_of(
-    found: Matched, truth: Truth, rules: Rules, everything: Predictions | None = None
-) -> list[Score]:
-    """The data set's own score first, then its kin, then those asked for.
-
-    Args:
-        found: predictions beside the persons.
-        truth: the persons.
-        rules: what to score.
-        everything: all predictions with their pictures, for AP; None = those in `found`.
-
-    A score that this data set has no truth for is left out.
-    """
-    scores: list[Score] = []
-    for name in dict.fromkeys((truth.own_score, *rules.scores)):
-        thresholds = rules.thresholds or _THRESHOLDS.get(name, ())
-        if name == "ap" and truth.allows(name):
-            scores += keypoint_ap(_pictures(found, truth, everything), truth.skeleton)
-        elif truth.allows(name):
-            scores += _SCORERS[name](found, truth, thresholds, rules.compat)
-    return scores
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Measure:
-    """The distances behind the data set's own score.
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """A candidate's joints beside the true ones; everything is computed once, when first asked for.
 
     Attributes:
-        distance: (N, J) in units of `unit`; NaN = not counted, infinite = not predicted.
-        size: (N,) the unit of each person, pixels.
-        unit: its name.
-        threshold: at which a joint is right.
-        names: the joints that the score pools.
+        predicted: of each person.
+        truth: the persons.
+        rules: what to score.
+        everything: all predictions with their pictures, for AP; None = those in `predicted`.
     """
 
-    distance: F64
+    predicted: Matched
+    truth: Truth
+    rules: Rules = field(default_factory=Rules)
+    everything: Predictions | None = None
+    _measured: dict[str, tuple[Unit, F64]] = field(default_factory=dict, init=False, repr=False)
+
+    @cached_property
+    def true_joints(self) -> F32:
+        """(N, J, 2) true joints without those that the candidate cannot have."""
+        return np.where(self.predicted.known[:, None], self.truth.joints, np.float32(np.nan))
+
+    @cached_property
+    def similarity(self) -> F64:
+        """(N, J) object keypoint similarity of each joint."""
+        return similarities(
+            self.predicted.joints, self.true_joints, self.truth.area, self.truth.skeleton
+        )
+
+    def measured(self, score: str) -> tuple[Unit, F64]:
+        """Return the unit of a score of SCORES, and the (N, J) distances in it."""
+        if score not in self._measured:
+            unit = SCORES[score].unit(self)
+            distance = pck.normalised(self.predicted.joints, self.true_joints, unit.size)
+            self._measured[score] = unit, distance
+        return self._measured[score]
+
+    @property
+    def unit(self) -> Unit:
+        """The unit of the data set's own score."""
+        return self.measured(self.truth.own_score)[0]
+
+    @property
+    def distance(self) -> F64:
+        """(N, J) distances in `unit`; NaN = not counted, infinite = not predicted."""
+        return self.measured(self.truth.own_score)[1]
+
+    @property
+    def threshold(self) -> float:
+        """Largest distance of a right joint, in `unit`."""
+        return (self.rules.thresholds or SCORES[self.truth.own_score].thresholds)[0]
+
+    @cached_property
+    def scores(self) -> list[Score]:
+        """The data set's own score first, then those asked for that the set has the truth for."""
+        return [
+            score
+            for name in dict.fromkeys((self.truth.own_score, *self.rules.scores))
+            if self.truth.allows(name)
+            for score in SCORES[name].scores(self, self.rules.thresholds or SCORES[name].thresholds)
+        ]
+
+    @cached_property
+    def groups(self) -> Score | None:
+        """The first score by group of joints; None for OKS."""
+        if self.truth.own_score == "oks":
+            return None
+        return pck.in_groups(self.scores[0], self.unit.joints, convention=self.rules.convention)
+
+    @cached_property
+    def interval(self) -> F64:
+        """(2, 1 + J) ends of the 95 % interval of the first score and of its joints."""
+        distance = self.distance
+        counted = (~np.isnan(distance)).astype(np.float64)
+        if self.truth.own_score == "oks":
+            persons = oks(self.similarity)
+            right = np.nan_to_num(np.column_stack([persons, self.similarity]))
+            counted = np.column_stack([~np.isnan(persons), counted])
+        else:
+            hits = pck.within(distance, self.threshold, self.rules.compat)[0].astype(np.float64)
+            rows = [name in self.unit.joints for name in self.truth.skeleton.joints]
+            right = np.column_stack([hits[:, rows].sum(1), hits])
+            counted = np.column_stack([counted[:, rows].sum(1), counted])
+        return interval(bootstrap(right, counted, self.truth.pictures))
+
+    @cached_property
+    def faults(self) -> tuple[Score, Score]:
+        """Shares of joints taken for the other side, and missed."""
+        other = self.true_joints[:, self.truth.skeleton.flip_index]
+        return swaps_and_misses(
+            self.distance,
+            pck.normalised(self.predicted.joints, other, self.unit.size),
+            self.truth.skeleton,
+            threshold=self.threshold,
+            names=self.unit.joints,
+        )
+
+    @cached_property
+    def shift(self) -> F64:
+        """(2,) median of predicted minus true joints, pixels: shows an offset of coordinates."""
+        apart = (self.predicted.joints - self.true_joints).reshape(-1, 2)
+        apart = apart[np.isfinite(apart).all(1)]
+        return np.median(apart, axis=0) if len(apart) else np.full(2, np.nan)
+
+    @cached_property
+    def reliability(self) -> Reliability | None:
+        """Calibration of the joints' scores, where the candidate gives some."""
+        if self.predicted.joint_scores is None:
+            return None
+        return reliability(self.predicted.joint_scores, self.distance, self.threshold)
+
+    def pooled_distances(self) -> F64:
+        """(M,) distances of the joints that the first score pools."""
+        rows = [name in self.unit.joints for name in self.truth.skeleton.joints]
+        each = self.distance[:, rows]
+        return np.asarray(each[~np.isnan(each)], np.float64)
+
+    def curve(self, thresholds: F64) -> F64:
+        """(T,) share, of the joints that the first score pools, within each of `thresholds`."""
+        distance = self.pooled_distances()
+        return np.array([(distance <= t).mean() if len(distance) else np.nan for t in thresholds])
+
+
+class Unit(NamedTuple):
+    """The unit of distances, and the joints of the score that is made from them.
+
+    Attributes:
+        name: in words.
+        size: (N,) of each person, pixels.
+        joints: names that the score pools.
+    """
+
+    name: str
     size: F64
-    unit: str
-    threshold: float
-    names: tuple[str, ...]
+    joints: tuple[str, ...]
 
 
-def measured(found: Matched, truth: Truth, rules: Rules) -> Measure:
-    """The distances of `found` in the unit of the data set's own score."""
-    own, skeleton = truth.own_score, truth.skeleton
-    joints, names = truth.as_known_to(found), skeleton.joints
-    if own == "pckh":
-        size, unit, names = truth.head, "head size", pck.scored_joints(skeleton, rules.compat)
-    elif own == "pck-torso":
-        quirk = rules.compat == "cpm-flic"
-        size = pck.torso_size(found.joints if quirk else joints, skeleton)
-        unit, names = "predicted torso" if quirk else "torso", pck.LIMB_JOINTS
-    elif own == "oks":
-        size, unit = np.sqrt(truth.area), "square root of the person's area"
-    else:
-        size, unit = pck.box_size(joints), "longer side of the joint box"
-    threshold = (rules.thresholds or _THRESHOLDS.get(own, (0.1,)))[0]
-    distance = pck.normalised(found.joints, joints, size)
-    return Measure(distance, size, unit, threshold, names)
+def _head(found: Comparison) -> Unit:
+    joints = pck.scored_joints(found.truth.skeleton, found.rules.compat)
+    return Unit("head size", found.truth.head, joints)
 
 
-def _pckh(found: Matched, truth: Truth, thresholds: Sequence[float], compat: str) -> list[Score]:
-    distance = pck.normalised(found.joints, truth.as_known_to(found), truth.head)
-    each = [pck.pckh(distance, truth.skeleton, threshold=t, compat=compat) for t in thresholds]
-    limbs = pck.pckh(
-        distance, truth.skeleton, threshold=thresholds[0], names=pck.LIMB_JOINTS, compat=compat
-    )
-    names = pck.scored_joints(truth.skeleton, compat)
-    return [
-        each[0],
-        limbs,
-        unweighted(each[0], names),
-        *each[1:],
-        pck.pckh_auc(distance, truth.skeleton),
-    ]
+def _torso(found: Comparison) -> Unit:
+    predicted = found.rules.compat == "cpm-flic"
+    joints = found.predicted.joints if predicted else found.true_joints
+    size = pck.torso_size(joints, found.truth.skeleton)
+    return Unit("predicted torso" if predicted else "torso", size, pck.LIMB_JOINTS)
 
 
-def _pck_torso(
-    found: Matched, truth: Truth, thresholds: Sequence[float], compat: str
-) -> list[Score]:
-    joints, skeleton = truth.as_known_to(found), truth.skeleton
-    quirk = "cpm-flic" if compat == "cpm-flic" else ""
-    return [
-        pck.pck_torso(found.joints, joints, skeleton, threshold=t, compat=quirk) for t in thresholds
-    ]
+def _box(found: Comparison) -> Unit:
+    size = pck.box_size(found.true_joints)
+    return Unit("longer side of the joint box", size, found.truth.skeleton.joints)
 
 
-def _pck_box(found: Matched, truth: Truth, thresholds: Sequence[float], _: str) -> list[Score]:
-    joints = truth.as_known_to(found)
-    return [pck.pck_box(found.joints, joints, truth.skeleton, threshold=t) for t in thresholds]
+def _area(found: Comparison) -> Unit:
+    size, joints = np.sqrt(found.truth.area), found.truth.skeleton.joints
+    return Unit("square root of the person's area", size, joints)
 
 
-def _pcp(found: Matched, truth: Truth, thresholds: Sequence[float], _: str) -> list[Score]:
-    joints = truth.as_known_to(found)
-    return [
-        pcp(found.joints, joints, truth.skeleton, threshold=t, strict=strict, observer=observer)
-        for t in thresholds
-        for observer in (False, True)
-        for strict in (True, False)
-    ]
+def _pckh(found: Comparison, thresholds: Sequence[float]) -> Iterable[Score]:
+    skeleton, compat = found.truth.skeleton, found.rules.compat
+    unit, distance = found.measured("pckh")
+    each = [pck.pckh(distance, skeleton, threshold=t, compat=compat) for t in thresholds]
+    yield each[0]
+    limbs, first = pck.LIMB_JOINTS, thresholds[0]
+    yield pck.pckh(distance, skeleton, threshold=first, names=limbs, compat=compat)
+    yield pck.unweighted(each[0], unit.joints)
+    yield from each[1:]
+    yield pck.pckh_auc(distance, skeleton)
 
 
-def _oks(found: Matched, truth: Truth, _: Sequence[float], __: str) -> list[Score]:
-    joints = truth.as_known_to(found)
-    return [mean_oks(found.joints, joints, truth.area, truth.skeleton, how=found.rule)]
+def _pck_torso(found: Comparison, thresholds: Sequence[float]) -> Iterable[Score]:
+    unit, distance = found.measured("pck-torso")
+    for t in thresholds:
+        rule, skeleton = f"PCK@{t:g} {unit.name}", found.truth.skeleton
+        yield pck.pck(rule, distance, skeleton, t, unit.joints, "limb joints")
 
 
-def _pictures(found: Matched, truth: Truth, everything: Predictions | None) -> list[PosePicture]:
-    """The pictures of the data set as COCO's scorer takes them."""
+def _pck_box(found: Comparison, thresholds: Sequence[float]) -> Iterable[Score]:
+    unit, distance = found.measured("pck-box")
+    for t in thresholds:
+        yield pck.pck(f"PCK@{t:g} joint box", distance, found.truth.skeleton, t, unit.joints)
+
+
+def _pcp(found: Comparison, thresholds: Sequence[float]) -> Iterable[Score]:
+    joints = found.predicted.joints, found.true_joints, found.truth.skeleton
+    for t in thresholds:
+        for observer in (False, True):
+            for strict in (True, False):
+                yield pcp(*joints, threshold=t, strict=strict, observer=observer)
+
+
+def _oks(found: Comparison, thresholds: Sequence[float]) -> Iterable[Score]:
+    yield mean_oks(found.similarity, found.truth.skeleton, how=found.predicted.rule)
+
+
+def _ap(found: Comparison, thresholds: Sequence[float]) -> Iterable[Score]:
+    truth, everything = found.truth, found.everything
     if everything is None or everything.pictures is None:
-        met = np.flatnonzero(np.isfinite(found.joints).all(-1).any(-1))
+        met = np.flatnonzero(np.isfinite(found.predicted.joints).all(-1).any(-1))
         everything = Predictions(
             "",
-            found.joints[met],
-            found.scores[met],
+            found.predicted.joints[met],
+            found.predicted.scores[met],
             truth.skeleton,
             tuple(truth.samples[int(i)].picture.name for i in met),
         )
-    everything = in_skeleton(everything, truth.skeleton)
-    boxes, joints = boxes_of(everything), truth.as_known_to(found)
+    predicted = convert(everything.joints, everything.skeleton, truth.skeleton)
+    boxes = boxes_of(replace(everything, joints=predicted, skeleton=truth.skeleton))
     extent = boxes[:, 2].astype(np.float64) * boxes[:, 3]
     own = np.stack([sample.box for sample in truth.samples])
     pictures = []
-    for name, theirs, ours in places_of(everything, truth.samples, tuple(truth.rest)):
-        rest = truth.rest.get(name, ())
-        nobody = np.full((len(rest), *joints.shape[1:]), np.nan, np.float32)
+    for name, theirs, ours in join_pictures(everything, truth.samples, tuple(truth.ignored)):
+        rest = truth.ignored.get(name, ())
+        jointless = np.full((len(rest), *found.true_joints.shape[1:]), np.nan, np.float32)
         pictures.append(
             PosePicture(
-                everything.joints[theirs],
+                predicted[theirs],
                 everything.scores[theirs],
                 extent[theirs],
-                np.concatenate([joints[ours], nobody]),
+                np.concatenate([found.true_joints[ours], jointless]),
                 np.append(truth.area[ours], [person.area for person in rest]),
                 np.concatenate([own[ours], *([person.box[None] for person in rest])]),
                 np.array([False] * len(ours) + [person.crowd for person in rest], bool),
             )
         )
-    return pictures
+    return keypoint_ap(pictures, truth.skeleton)
 
 
-_SCORERS = {
-    "pckh": _pckh,
-    "pck-torso": _pck_torso,
-    "pck-box": _pck_box,
-    "pcp": _pcp,
-    "oks": _oks,
-}
+@dataclass(frozen=True, slots=True)
+class ScoreRule:
+    """One entry of SCORES.
 
-
-def person_scores(
-    detector: Detector,
-    pictures: Sequence[PersonPicture],
-    *,
-    progress: Progress[PersonPicture] = iter,
-    together: Callable[[list[tuple[Picture, Picture]]], list[tuple[Picture, Picture]]] = list,
-) -> list[Score]:
-    """Recall at the detector's threshold, and AP over all its scores, people above 64 px tall.
-
-    `together` adds what other processes found in their share of the pictures.
+    Attributes:
+        scores: returns the scores at the given thresholds.
+        allows: whether a data set has the annotations that they need.
+        thresholds: the usual ones.
+        unit: of the distances that it uses; needed if it can be a data set's own score.
     """
-    lowest = Detector(detector.runtime, detector.spec, threshold=0.02)
-    found = []
-    for picture in progress(pictures):
-        boxes, scores = lowest.detect(load_image(picture.picture))
-        counted = picture.boxes[:, 3] > _TALL
-        kept = scores >= detector.threshold
-        found.append((
-            Picture(boxes, scores, picture.boxes, counted, picture.ignore),
-            Picture(boxes[kept], scores[kept], picture.boxes, counted, picture.ignore),
-        ))  # fmt: skip
-    found = together(found)
-    recall, _ = detection_scores([sure for _, sure in found])
-    _, precision = detection_scores([every for every, _ in found])
-    scale = f"people above {_TALL:g} px"
-    return [
-        Score(f"{recall.rule}, score >= {detector.threshold:g}, {scale}", recall.value),
-        Score(f"{precision.rule}, {scale}", precision.value),
-    ]
+
+    scores: Callable[[Comparison, Sequence[float]], Iterable[Score]]
+    allows: Callable[[Truth], object]
+    thresholds: tuple[float, ...] = ()
+    unit: Callable[[Comparison], Unit] = _box
+
+
+SCORES = {
+    "pckh": ScoreRule(_pckh, lambda t: np.isfinite(t.head).any(), (0.5, 0.2, 0.1), _head),
+    "pck-torso": ScoreRule(_pck_torso, lambda t: set(t.skeleton.joints) >= _TORSO, (0.2,), _torso),
+    "pck-box": ScoreRule(_pck_box, lambda t: True, (0.2,), _box),
+    "pcp": ScoreRule(_pcp, lambda t: "torso" in parts_of(t.skeleton), (0.5,)),
+    "oks": ScoreRule(_oks, lambda t: t.skeleton.sigmas is not None, (0.1,), _area),
+    "ap": ScoreRule(_ap, lambda t: t.skeleton.sigmas is not None),
+}
+OWN_SCORES = {MPII16: "pckh", COCO17: "oks"}

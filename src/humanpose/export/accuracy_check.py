@@ -15,7 +15,7 @@ from humanpose.data.detection import pictures_of
 from humanpose.data.readers import READERS, read
 from humanpose.data.sets import data_path, evenly, part_of
 from humanpose.errors import InputError
-from humanpose.evaluate.scores import person_scores, pose_scores
+from humanpose.evaluate.run import person_scores, pose_score
 from humanpose.geometry import box_of_picture
 from humanpose.images import load_image
 from humanpose.infer.detector import Detector
@@ -89,7 +89,7 @@ class Gate:
             if spec.task == "person":
                 self._look(recorder, evenly(_paths(part), share))
             else:
-                pose_scores(TopDown(recorder, spec), evenly(part, share))
+                pose_score(TopDown(recorder, spec), evenly(part, share))
         views = self._views(reference, evenly(examples.pictures, share))
         self.crops = [*recorder.crops, *(view[0] for view in views)]
         self._views_of = {"": views} if views else {}
@@ -121,7 +121,7 @@ class Gate:
             if self._spec.task == "person":
                 scores = person_scores(Detector(other, self._spec), pictures_of(part))
             else:
-                scores = pose_scores(TopDown(other, self._spec), part)
+                scores = [pose_score(TopDown(other, self._spec), part)]
             found |= {f"{name} {score.rule}": score.value for score in scores}
         for where, views in self._views_of.items():
             rule = f"{where}agreement with float32: joints within {_NEAR:.0%} of the longer side"

@@ -15,8 +15,8 @@ import numpy as np
 from humanpose.data.augment import Augmentation
 from humanpose.data.pose import PoseDataset
 from humanpose.data.targets import Targets
-from humanpose.evaluate.run import floor
-from humanpose.evaluate.scores import Rules, Truth, estimated, scores_of
+from humanpose.evaluate.run import estimate_samples, floor
+from humanpose.evaluate.scores import Comparison, Truth
 from humanpose.infer.topdown import TopDown
 from humanpose.spec import ModelSpec
 from humanpose.types import F32, F64, U8, Sample
@@ -44,8 +44,8 @@ def floors(
         PoseDataset(training, spec, Augmentation(flip=flip), targets=targets) for flip in (0.0, 1.0)
     ]
     for name, seen in (("linear filters", _windows), ("linear map of the picture", _whole)):
-        found[name] = estimated(TopDown(_solved(given, seen), argmax), samples)
-    return {name: scores_of(each, truth, Rules())[0].value for name, each in found.items()}
+        found[name] = estimate_samples(TopDown(_solved(given, seen), argmax), samples)
+    return {name: Comparison(each, truth).scores[0].value for name, each in found.items()}
 
 
 Seen = Callable[[F32], F32]

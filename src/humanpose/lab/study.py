@@ -18,9 +18,8 @@ from humanpose import nets
 from humanpose.checkpoints.store import load_net
 from humanpose.data.targets import Targets
 from humanpose.errors import DivergedError, InputError
-from humanpose.evaluate.run import curve as share_within
-from humanpose.evaluate.run import judge
-from humanpose.evaluate.scores import Rules, Truth, estimated
+from humanpose.evaluate.run import estimate_samples
+from humanpose.evaluate.scores import Comparison, Truth
 from humanpose.files import atomic_write
 from humanpose.infer.topdown import TopDown
 from humanpose.lab import training
@@ -282,11 +281,9 @@ def _looked_at(
     _refuse(study, name, net, spec.input, trained=True)
     runtime = _Watched(TorchRuntime(net, spec))
     part = [sample for sample in samples if sample.split == "validation"]
-    found = estimated(TopDown(runtime, spec), part)
-    (result,) = judge({name: (found, None)}, Truth.of(part), Rules()).values()
-    assert result.measure is not None
-    half = np.array([result.measure.threshold / 2])
-    return float(share_within(result, half)[0]), float(np.mean(runtime.dead))
+    found = Comparison(estimate_samples(TopDown(runtime, spec), part), Truth.of(part))
+    (fine,) = found.curve(np.array([found.threshold / 2]))
+    return float(fine), float(np.mean(runtime.dead))
 
 
 def floors_of(study: Study, folder: Path) -> list[Floor]:

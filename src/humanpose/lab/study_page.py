@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from humanpose.evaluate import pages
 from humanpose.evaluate.metrics.intervals import LEVEL, difference, mean_interval
 from humanpose.evaluate.plots import COLOURS, GREY, png
+from humanpose.evaluate.report import html_page
 from humanpose.files import atomic_write
 from humanpose.lab.study import Floor, Point, Row
 from humanpose.lab.study_plan import Study
@@ -135,28 +135,27 @@ def _page(
 ) -> bytes:
     study = found.study
     about = [
-        f"<li>{pages.safe(name)}: {pages.safe(variant.about)}; "
-        f"<code>{pages.safe(variant.set)}</code>; checked: {', '.join(variant.holds) or '-'}</li>"
+        f"{name}: {variant.about}; {variant.set}; checked: {', '.join(variant.holds) or '-'}"
         for name, variant in study.variants.items()
     ]
     ended = [f"{row.variant}, seed {row.seed}: {row.ended}" for row in found.rows if row.ended]
     plain = yaml.safe_dump(study.recipe, sort_keys=False, default_flow_style=None)
     of = len(study.variants) * len(study.seeds)
-    parts = [
-        f"<h1>{pages.safe(study.name)}</h1><p>{pages.safe(study.about)}</p>",
-        f"<p class='quiet'>{len(found.rows)} of {of} runs; validation score of {study.score} "
-        "in percent, mean ± deviation over seeds; intervals: Student's t, of differences "
-        "Welch's; of the runs that did not diverge</p>",
-        *pages.table(HEADINGS, ((name, cells, name in study.variants) for name, cells in lines)),
-        *(f"<p class='quiet'>{pages.safe(line)}</p>" for line in ended),
-        pages.figure(*pictures[0]),
-        "<h2>Variants</h2><ul>",
-        *about,
-        "</ul>",
-        *(pages.figure(*picture) for picture in pictures[1:]),
-        f"<h2>Recipe</h2><pre>{pages.safe(plain)}</pre>",
-    ]
-    return pages.page(study.name, parts)
+    how = (
+        f"{len(found.rows)} of {of} runs; validation score of {study.score} in percent, mean ± "
+        "deviation over seeds; intervals: Student's t, of differences Welch's; of the runs that "
+        "did not diverge"
+    )
+    return html_page(
+        study.name,
+        [
+            {"title": study.name, "lines": [study.about], "notes": [how]},
+            {"columns": HEADINGS, "rows": lines, "main": list(study.variants), "notes": ended},
+            {"figures": pictures[:1]},
+            {"title": "Variants", "bullets": about, "figures": pictures[1:]},
+            {"title": "Recipe", "pre": plain},
+        ],
+    )
 
 
 def _overlay(axes: Any, found: Findings) -> None:

@@ -11,7 +11,8 @@ from torch import nn
 from humanpose.data.detection import PersonPicture, pictures_of
 from humanpose.data.sets import Marks
 from humanpose.evaluate.predictions import Matched
-from humanpose.evaluate.scores import Rules, Truth, estimated, person_scores, scores_of
+from humanpose.evaluate.run import estimate_samples, person_scores
+from humanpose.evaluate.scores import Comparison, Truth
 from humanpose.infer.detector import Detector
 from humanpose.infer.topdown import TopDown
 from humanpose.nets.torch_runtime import TorchRuntime
@@ -59,7 +60,7 @@ def _person_scores(
 ) -> tuple[float, float]:
     """Recall and AP."""
     recall, precision = person_scores(
-        detector, pictures[_mine(fabric)], together=lambda found: together(found, fabric)
+        detector, pictures[_mine(fabric)], gather=lambda found: together(found, fabric)
     )
     return recall.value, precision.value
 
@@ -69,9 +70,9 @@ def _pose_score(estimator: TopDown, people: Sequence[Sample], fabric: Fabric) ->
     rows: list[tuple[F32, np.float32]] = []
     mine = people[_mine(fabric)]
     if mine:
-        found = estimated(estimator, mine)
+        found = estimate_samples(estimator, mine)
         rows = list(zip(found.joints, found.scores, strict=True))
     joints, sure = map(np.stack, zip(*together(rows, fabric), strict=True))
     known = joint_map(estimator.spec.skeleton, people[0].skeleton) >= 0
     whole = Matched(joints, sure, known, len(people), "boxes given")
-    return scores_of(whole, Truth.of(people), Rules())[0].value
+    return Comparison(whole, Truth.of(people)).scores[0].value

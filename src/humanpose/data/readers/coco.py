@@ -39,15 +39,23 @@ def read_coco(path: Path) -> list[Sample]:
         InputError: if there is no such file, or several that do not say their split.
         FormatError: if it is not COCO keypoints, naming the annotation at fault.
     """
-    files = annotation_files(path)
-    samples = [sample for file in files for sample in _read_file(file)]
+    return coco_samples(path, load_annotations(path))
+
+
+def load_annotations(path: Path) -> dict[Path, Any]:
+    """Return the parsed JSON of each keypoints file at `path`; errors as of `read_coco`."""
+    return {file: load_json(file) for file in _annotation_files(path)}
+
+
+def coco_samples(path: Path, contents: dict[Path, Any]) -> list[Sample]:
+    """Return the samples of `read_coco` from the contents of `load_annotations`."""
+    samples = [each for file, content in contents.items() for each in _samples_of(file, content)]
     if len({sample.skeleton for sample in samples}) > 1:
         raise FormatError(f"{path}: its files have different keypoints; name one of them")
     return samples
 
 
-def annotation_files(path: Path) -> list[Path]:
-    """The keypoints files that `read_coco` reads at `path`; InputError if there are none."""
+def _annotation_files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     found = sorted(
@@ -79,8 +87,7 @@ def _picture_folder(file: Path) -> Path:
     return next((folder for folder in folders if folder.is_dir()), base)
 
 
-def _read_file(file: Path) -> list[Sample]:
-    content = load_json(file)
+def _samples_of(file: Path, content: Any) -> list[Sample]:
     try:
         images = {image["id"]: image for image in content["images"]}
         annotations = content["annotations"]

@@ -1,4 +1,4 @@
-"""Scores of a person detector: recall and average precision at one IoU."""
+"""Average precision and recall as COCO computes them; scores of a person detector."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from humanpose.evaluate.metrics.pck import Bool
 from humanpose.geometry import iou, overlap
 from humanpose.types import F32, F64, Score
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Picture:
-    """What was found in one picture and what is true.
+    """Boxes found in one picture and boxes annotated in it.
 
     Attributes:
         boxes: (N, 4) found, best score first.
@@ -31,68 +32,88 @@ class Picture:
 
 
 def detection_scores(pictures: Sequence[Picture], *, threshold: float = 0.5) -> list[Score]:
-    """Recall and AP at IoU `threshold` over all pictures.
+    """Return recall and AP at IoU `threshold` over all pictures.
 
-    Each find, best first, takes the free person it overlaps most, if IoU >= `threshold`. A find
-    that takes a person who is not counted, or lies with more than half of its area in a place
-    to ignore, leaves the list.
+    Finds take people as in `match_finds`. A find that takes nobody and lies with more than half of
+    its area in a place to ignore leaves the list.
 
     Returns:
-        "recall" over counted people (finds of any score that is given), and "AP": the area under
-        the precision-recall curve, precision made monotone, at 101 recalls as COCO does.
+        "recall" over counted people (finds of any score that is given), and "AP", see
+        `average_precision`.
+
+    Raises:
+        ValueError: if no annotated person is counted.
     """
-    scores, outcomes, people = [], [], 0
+    outcomes, people = [], 0
     for picture in pictures:
         people += int(picture.counted.sum())
-        outcomes.append(_judge(picture, threshold))
-        scores.append(picture.scores)
+        area = np.maximum(picture.boxes[:, 2] * picture.boxes[:, 3], 1e-6)
+        hidden = overlap(picture.boxes, picture.ignore) / area[:, None]
+        outcome = match_finds(
+            iou(picture.boxes, picture.truth), ~picture.counted, np.array([threshold])
+        )
+        outcome[(outcome == 0) & (hidden > 0.5).any(1)] = -1
+        outcomes.append(outcome)
     if not people:
         raise ValueError("no annotated person to score against")
-    score = np.concatenate(scores)
-    outcome = np.concatenate(outcomes)
-    judged = outcome >= 0
-    order = np.argsort(-score[judged], kind="stable")
-    hits = outcome[judged][order].astype(np.float64)
-    recall = float(hits.sum() / people)
+    ((precision,), (recall,)) = ap_and_recall([p.scores for p in pictures], outcomes, people)
     rule = f"IoU {threshold:g}"
-    return [
-        Score(f"recall, {rule}", recall),
-        Score(f"AP, {rule}", average_precision(hits, people)),
-    ]
+    return [Score(f"recall, {rule}", float(recall)), Score(f"AP, {rule}", float(precision))]
 
 
-def _judge(picture: Picture, threshold: float) -> np.ndarray:
-    """(N,) per find: 1 right, 0 wrong, -1 left out."""
-    overlaps = iou(picture.boxes, picture.truth)
-    area = np.maximum(picture.boxes[:, 2] * picture.boxes[:, 3], 1e-6)
-    hidden = overlap(picture.boxes, picture.ignore) / area[:, None]
-    free = np.ones(len(picture.truth), bool)
-    outcome = np.zeros(len(picture.boxes), np.int64)
-    for i in range(len(picture.boxes)):
-        # Counted people first, as COCO's scorer does: an ignored one must not shadow them.
-        for counted in (True, False):
-            candidates = np.where(free & (picture.counted == counted), overlaps[i], -1)
-            best = int(candidates.argmax()) if len(candidates) else -1
-            if best >= 0 and candidates[best] >= threshold:
-                free[best] = False
-                outcome[i] = 1 if counted else -1
-                break
-        else:
-            if hidden.shape[1] and hidden[i].max() > 0.5:
-                outcome[i] = -1
+def match_finds(
+    alike: F32 | F64, ignore: Bool, levels: F64, crowd: Bool | None = None
+) -> np.ndarray:
+    """Return (L, D) per level and find: 1 right, 0 wrong, -1 left out.
+
+    Each find takes the free person that it resembles most, if at least by the level; people who
+    count come before those to ignore, which leave the find out. As pycocotools' COCOeval.
+
+    Args:
+        alike: (D, N) IoU or OKS of the finds, best score first, with the annotated people.
+        ignore: (N,) people who may be found or not.
+        levels: (L,) least resemblance.
+        crowd: (N,) people who may be found any number of times; None = none.
+    """
+    finds, people = alike.shape
+    crowd = np.zeros(people, bool) if crowd is None else crowd
+    outcome = np.zeros((len(levels), finds), np.int64)
+    free = np.ones((len(levels), people), bool)
+    rows = np.arange(len(levels))
+    for i in range(finds if people else 0):
+        enough = alike[i] >= levels[:, None]
+        for kind, group in ((1, ~ignore), (-1, ignore)):
+            open_to = enough & (free | crowd) & group & (outcome[:, i] == 0)[:, None]
+            # Of equals the last, as COCOeval takes it.
+            fits = np.where(open_to, alike[i], -1)[:, ::-1]
+            taken = open_to.any(1)
+            free[rows[taken], people - 1 - fits.argmax(1)[taken]] = False
+            outcome[taken, i] = kind
     return outcome
 
 
+def ap_and_recall(
+    scores: Sequence[F32], outcomes: Sequence[np.ndarray], people: int
+) -> tuple[F64, F64]:
+    """Return (L,) AP and (L,) recall over all pictures' finds: (D,) `scores`, (L, D) `outcomes`."""
+    order = np.argsort(-np.concatenate(scores), kind="stable")
+    hits = [row[row >= 0].astype(np.float64) for row in np.concatenate(outcomes, axis=1)[:, order]]
+    precision = np.array([average_precision(row, people) for row in hits])
+    return precision, np.array([row.sum() / people for row in hits])
+
+
 def average_precision(hits: F64, people: int) -> float:
-    """COCO's 101-point AP of finds sorted by falling score (1 right, 0 wrong)."""
+    """Return COCO's AP of finds sorted by falling score (1 right, 0 wrong).
+
+    The area under the precision-recall curve, precision made monotone, at 101 recalls.
+    """
     if not len(hits):
         return 0.0
     right = np.cumsum(hits)
     recall = right / people
     precision = right / np.arange(1, len(hits) + 1)
     precision = np.maximum.accumulate(precision[::-1])[::-1]
-    wanted = np.linspace(0, 1, 101)
-    place = np.searchsorted(recall, wanted, side="left")
+    place = np.searchsorted(recall, np.linspace(0, 1, 101), side="left")
     return float(
         np.where(place < len(precision), precision[np.minimum(place, len(hits) - 1)], 0).mean()
     )

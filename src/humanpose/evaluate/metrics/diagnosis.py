@@ -1,33 +1,34 @@
-"""What lies behind a score: which joints are swapped or lost, and what knowing nothing gives."""
+"""What lies behind a score: swapped and missed joints, calibration, a predictor without input."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from humanpose.evaluate.metrics.pck import normalised, pooled
+from humanpose.evaluate.metrics.pck import Bool, pooled
 from humanpose.skeleton import Skeleton
 from humanpose.types import F32, F64, Score
 
+BINS = 10
+
 
 def swaps_and_misses(
-    joints: F32,
-    truth: F32,
-    size: F64,
-    skeleton: Skeleton,
-    *,
-    threshold: float,
-    names: Sequence[str],
+    own: F64, other: F64, skeleton: Skeleton, *, threshold: float, names: Sequence[str]
 ) -> tuple[Score, Score]:
-    """What became of the joints that are not right; hits, swaps and misses add up to 1.
+    """Return the shares of swapped and of missed joints; with the hits they add up to 1.
 
-    Swapped: not within `threshold` times `size` (N,) of its own truth, but of the same joint on
-    the other side. Missed: within neither, or not predicted at all. Pooled over the joints in
-    `names`, for swapped over those of them that have another side.
+    Swapped: not within `threshold` of its own true joint, but of the same joint on the other side.
+    Missed: within neither, or not predicted at all.
+
+    Args:
+        own: (N, J) normalised distance to the true joint.
+        other: (N, J) normalised distance to the true joint of the other side.
+        skeleton: meaning of the J columns.
+        threshold: in the unit of the distances.
+        names: joints pooled in `value`; for swaps only those that have another side.
     """
-    own = normalised(joints, truth, size)
-    other = normalised(joints, truth[:, skeleton.flip_index], size)
     paired = skeleton.flip_index != np.arange(len(skeleton.joints))
     counted = ~np.isnan(own)
     wrong = counted & ~(own <= threshold)
@@ -41,7 +42,7 @@ def swaps_and_misses(
 
 
 def constant_predictor(truth: F32, centre: F32, side: F64) -> F32:
-    """(N, J, 2) of a predictor that looks at nothing: the floor under every score.
+    """Return (N, J, 2) joints predicted without a picture: the floor under every score.
 
     Each joint stands at its mean position over all persons of `truth` (N, J, 2) themselves, none
     left out, in the frame of the person: (joint - `centre` (N, 2)) / `side` (N,).
@@ -51,3 +52,68 @@ def constant_predictor(truth: F32, centre: F32, side: F64) -> F32:
     mean = np.where(known, frame, 0).sum(0) / np.maximum(known.sum(0), 1)
     mean[~known.any(0)] = np.nan
     return np.asarray(centre[:, None] + side[:, None, None] * mean, np.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reliability:
+    """Joints by their score, in B bins of equal width over [0, 1].
+
+    Attributes:
+        score: (B,) mean score in each bin, NaN where it is empty.
+        right: (B,) share of right joints in it.
+        count: (B,) joints in it.
+        error: expected calibration error: mean over joints of |score - right| of their bins.
+        each: (J,) the same of every joint by itself, NaN where none was counted.
+        medians: of the scores of joints that are right, wrong, and not annotated; NaN if none are.
+    """
+
+    score: F64
+    right: F64
+    count: F64
+    error: float
+    each: F64
+    medians: tuple[float, float, float]
+
+
+def reliability(scores: F32, distance: F64, threshold: float) -> Reliability | None:
+    """Compare joint `scores` (N, J) with the share of joints that are right.
+
+    Args:
+        scores: in [0, 1]; NaN = the network has no such joint.
+        distance: (N, J); at most `threshold` is right, NaN = not annotated.
+        threshold: in the same unit.
+
+    Returns:
+        None if no annotated joint has a score.
+
+    Source: Guo et al. 2017, "On calibration of modern neural networks" (eq. 3, 10 bins).
+    """
+    known = ~np.isnan(scores)
+    counted = known & ~np.isnan(distance)
+    if not counted.any():
+        return None
+    right = distance <= threshold
+    mean, share, count = _binned(scores[counted], right[counted])
+    each = [_error(*_binned(scores[rows, i], right[rows, i])) for i, rows in enumerate(counted.T)]
+    groups = (counted & right, counted & ~right, known & np.isnan(distance))
+    hit, miss, absent = (float(np.median(scores[g])) if g.any() else np.nan for g in groups)
+    error = _error(mean, share, count)
+    return Reliability(mean, share, count, error, np.array(each), (hit, miss, absent))
+
+
+def _binned(scores: F32, right: Bool) -> tuple[F64, F64, F64]:
+    """Return (B,) mean score, share of right ones and number in each bin; NaN where it is empty."""
+    sure = scores.astype(np.float64)
+    bins = np.clip((sure * BINS).astype(np.int64), 0, BINS - 1)
+    count, total, hits = (
+        np.bincount(bins, weights, BINS).astype(np.float64) for weights in (None, sure, right)
+    )
+    full = np.where(count > 0, count, np.nan)
+    return total / full, hits / full, count
+
+
+def _error(mean: F64, share: F64, count: F64) -> float:
+    """Return the expected calibration error of bins; NaN if all are empty."""
+    if not count.any():
+        return float("nan")
+    return float(np.nansum(np.abs(mean - share) * count) / count.sum())

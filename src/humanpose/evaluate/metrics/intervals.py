@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
-from humanpose.types import F64
+from humanpose.types import F32, F64
 
 LEVEL = 0.95
+RESAMPLES, SEED = 1000, 0
 
 
 def bootstrap(
@@ -17,13 +19,13 @@ def bootstrap(
     counted: F64,
     pictures: Sequence[object],
     *,
-    resamples: int = 1000,
-    seed: int = 0,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
 ) -> F64:
-    """(resamples, K) shares of right among counted, had other pictures been taken.
+    """Return (resamples, K) shares of right among counted, each for pictures drawn anew.
 
-    People of one picture are not independent of each other: they are drawn together. The same
-    seed draws the same pictures, so that two candidates' shares may be compared draw by draw.
+    People of one picture are not independent: they are drawn together. The same seed draws the same
+    pictures, so that two candidates' shares may be compared draw by draw.
 
     Args:
         right: (N, K) sums of hits of each person, one column per figure.
@@ -39,17 +41,23 @@ def bootstrap(
     n, columns = len(order), right.shape[1]
     sums = np.zeros((n, 2 * columns))
     np.add.at(sums, rows, np.hstack([right, counted]))
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(0, n, (resamples, n)) + n * np.arange(resamples)[:, None]
-    times = np.bincount(drawn.ravel(), minlength=n * resamples).reshape(resamples, n)
     # Single precision: sums of hits are exact in it, and it is twice as fast.
-    totals = times.astype(np.float32) @ sums.astype(np.float32)
+    totals = _draws(n, resamples, seed) @ sums.astype(np.float32)
     hits, counts = totals[:, :columns].astype(np.float64), totals[:, columns:]
     return np.asarray(np.where(counts > 0, hits / np.maximum(counts, 1e-12), np.nan), np.float64)
 
 
+@lru_cache(1)
+def _draws(n: int, resamples: int, seed: int) -> F32:
+    """Return (resamples, n): how often each of n pictures is drawn."""
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(0, n, (resamples, n)) + n * np.arange(resamples)[:, None]
+    times = np.bincount(drawn.ravel(), minlength=n * resamples).reshape(resamples, n)
+    return times.astype(np.float32)
+
+
 def interval(draws: F64, *, level: float = LEVEL) -> F64:
-    """(2, K) lower and upper end of the middle `level` of `draws` (R, K)."""
+    """Return the (2, K) lower and upper end of the middle `level` of `draws` (R, K)."""
     ends = (1 - level) / 2
     if not len(draws) or np.isnan(draws).all():
         return np.full((2, draws.shape[1]), np.nan)
@@ -60,7 +68,7 @@ def interval(draws: F64, *, level: float = LEVEL) -> F64:
 
 
 def mean_interval(values: Sequence[float], *, level: float = LEVEL) -> tuple[float, float]:
-    """Ends of Student's interval of the mean of independent `values`; NaN for fewer than two."""
+    """Return the ends of Student's interval of the mean of `values`; NaN for fewer than two."""
     from scipy.stats import t
 
     n = len(values)
@@ -74,7 +82,7 @@ def mean_interval(values: Sequence[float], *, level: float = LEVEL) -> tuple[flo
 def difference(
     values: Sequence[float], others: Sequence[float], *, level: float = LEVEL
 ) -> tuple[float, float]:
-    """Ends of Welch's interval of mean(`values`) - mean(`others`); NaN for fewer than two.
+    """Return the ends of Welch's interval of a difference of means; NaN for fewer than two values.
 
     Source: Welch 1947, "The generalization of Student's problem when several different population
     variances are involved".

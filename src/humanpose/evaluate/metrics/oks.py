@@ -7,19 +7,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from humanpose.evaluate.metrics.detection import average_precision
+from humanpose.evaluate.metrics.detection import ap_and_recall, match_finds
 from humanpose.evaluate.metrics.pck import Bool
 from humanpose.geometry import similarity
 from humanpose.skeleton import Skeleton
 from humanpose.types import F32, F64, Score
 
 _LEVELS: F64 = np.linspace(0.5, 0.95, 10)
-_MOST = 20  # people of a picture that are looked at
+_MAX_FINDS = 20  # of a picture, best score first
 _RANGES = {"all": (0.0, 1e10), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
 
 
-def oks(joints: F32, truth: F32, area: F64, skeleton: Skeleton) -> F64:
-    """(...) similarity of each person, in [0, 1]; NaN where no joint is annotated.
+def similarities(joints: F32, truth: F32, area: F64, skeleton: Skeleton) -> F64:
+    """Return the (..., J) similarity of each joint, in [0, 1]; NaN where it is not annotated.
 
     Args:
         joints: (..., J, 2) predicted, picture pixels; NaN counts as infinitely far.
@@ -27,35 +27,39 @@ def oks(joints: F32, truth: F32, area: F64, skeleton: Skeleton) -> F64:
         area: (...) of the person, square pixels.
         skeleton: with sigmas.
 
-    Source: cocodataset.org, "Keypoint evaluation": mean of exp(-d^2 / (2 area (2 sigma)^2)).
+    Raises:
+        ValueError: if the skeleton has no sigmas.
     """
-    each = similarities(joints, truth, area, skeleton)
-    n = (~np.isnan(each)).sum(-1)
-    total = np.nansum(each, axis=-1)
-    return np.asarray(np.where(n > 0, total / np.maximum(n, 1), np.nan), np.float64)
-
-
-def similarities(joints: F32, truth: F32, area: F64, skeleton: Skeleton) -> F64:
-    """(..., J) similarity of each joint, NaN where it is not annotated; see `oks`."""
     if skeleton.sigmas is None:
         raise ValueError(f"skeleton {skeleton.name!r} has no OKS constants")
     return similarity(joints, truth, area, np.array(skeleton.sigmas))
 
 
-def mean_oks(
-    joints: F32, truth: F32, area: F64, skeleton: Skeleton, *, how: str = "boxes given"
-) -> Score:
-    """Mean OKS over persons with at least one annotated joint; per joint its mean similarity.
+def oks(each: F64) -> F64:
+    """Return the (...) OKS of persons from the similarities (..., J) of their joints.
 
-    Args as in `oks`; `how` tells in the rule's name whose prediction is whose.
+    NaN where no joint is annotated. Source: cocodataset.org, "Keypoint evaluation": mean of
+    exp(-d^2 / (2 area (2 sigma)^2)) over the annotated joints.
     """
-    each = oks(joints, truth, area, skeleton)
-    single = similarities(joints, truth, area, skeleton)
-    count = (~np.isnan(single)).sum(0)
+    n = (~np.isnan(each)).sum(-1)
+    total = np.nansum(each, axis=-1)
+    return np.asarray(np.where(n > 0, total / np.maximum(n, 1), np.nan), np.float64)
+
+
+def mean_oks(each: F64, skeleton: Skeleton, *, how: str = "boxes given") -> Score:
+    """Return the mean OKS over persons with an annotated joint; per joint its mean similarity.
+
+    Args:
+        each: (N, J) of `similarities`.
+        skeleton: meaning of the J columns.
+        how: how predictions were matched to persons, for the rule's name.
+    """
+    persons = oks(each)
+    count = (~np.isnan(each)).sum(0)
     return Score(
         f"mean OKS, {how}",
-        float(np.nanmean(each)) if np.isfinite(each).any() else float("nan"),
-        np.where(count > 0, np.nansum(single, axis=0) / np.maximum(count, 1), np.nan),
+        float(np.nanmean(persons)) if np.isfinite(persons).any() else float("nan"),
+        np.where(count > 0, np.nansum(each, axis=0) / np.maximum(count, 1), np.nan),
         count.astype(np.int64),
         skeleton.joints,
     )
@@ -67,7 +71,7 @@ class PosePicture:
 
     Attributes:
         joints: (D, J, 2) found, picture pixels, NaN = missing.
-        scores: (D,) certainty of each find.
+        scores: (D,) of each find.
         extent: (D,) area of each find, square pixels; only its class of size matters.
         truth: (N, J, 2) annotated, NaN = not annotated.
         area: (N,) square pixels.
@@ -85,14 +89,14 @@ class PosePicture:
 
 
 def keypoint_ap(pictures: Sequence[PosePicture], skeleton: Skeleton) -> tuple[Score, ...]:
-    """COCO's ten figures: AP, AP at 0.50 and 0.75, AP of medium and large people; AR likewise.
+    """Return COCO's ten figures: AP, AP at 0.50, 0.75, of medium and large people; AR likewise.
 
     AP: mean over the OKS thresholds 0.50, 0.55 ... 0.95 of the 101-point area under precision and
     recall, with the 20 best finds of a picture. Crowds and persons without an annotated joint are
     ignored; so are, for medium (32^2 to 96^2 px of area) and large people, those of other sizes.
     NaN where there is nobody to find. Equals pycocotools' COCOeval.
     """
-    ranked = [np.argsort(-picture.scores, kind="stable")[:_MOST] for picture in pictures]
+    ranked = [np.argsort(-picture.scores, kind="stable")[:_MAX_FINDS] for picture in pictures]
     pairs = [_pairs(p, rows, skeleton) for p, rows in zip(pictures, ranked, strict=True)]
     tables = {name: _table(pictures, ranked, pairs, sizes) for name, sizes in _RANGES.items()}
     scores = []
@@ -110,7 +114,7 @@ def _table(
     pairs: Sequence[F64],
     sizes: tuple[float, float],
 ) -> tuple[F64, F64]:
-    """(10,) AP and (10,) AR by OKS threshold, for people of an area between `sizes`."""
+    """Return (10,) AP and (10,) AR by OKS threshold, for people of an area between `sizes`."""
     scores: list[F32] = [np.zeros(0, np.float32)]
     outcomes: list[np.ndarray] = [np.zeros((len(_LEVELS), 0), np.int64)]
     people = 0
@@ -119,20 +123,17 @@ def _table(
         ignore = outside | picture.crowd | np.isnan(picture.truth).any(-1).all(-1)
         people += int((~ignore).sum())
         extent = picture.extent[best]
-        outcome = _judge(alike, ignore, picture.crowd)
+        outcome = match_finds(alike, ignore, _LEVELS, picture.crowd)
         outcome[(outcome == 0) & ((extent < sizes[0]) | (extent > sizes[1]))] = -1
         scores.append(picture.scores[best])
         outcomes.append(outcome)
     if not people:
         return np.full(len(_LEVELS), np.nan), np.full(len(_LEVELS), np.nan)
-    order = np.argsort(-np.concatenate(scores), kind="stable")
-    hits = [row[row >= 0].astype(np.float64) for row in np.concatenate(outcomes, axis=1)[:, order]]
-    precision = np.array([average_precision(row, people) for row in hits])
-    return precision, np.array([row.sum() / people for row in hits])
+    return ap_and_recall(scores, outcomes, people)
 
 
 def _pairs(picture: PosePicture, rows: np.ndarray, skeleton: Skeleton) -> F64:
-    """(D, N) OKS of the finds `rows` with every annotated person.
+    """Return the (D, N) OKS of the finds `rows` with every annotated person.
 
     A person without an annotated joint is as near as a box grown by its own size on each side.
     """
@@ -141,25 +142,4 @@ def _pairs(picture: PosePicture, rows: np.ndarray, skeleton: Skeleton) -> F64:
     high = (picture.boxes[:, :2] + 2 * picture.boxes[:, 2:])[:, None]
     nobody = np.asarray(np.isnan(picture.truth).any(-1).all(-1))
     truth = np.where(nobody[:, None, None], np.clip(joints, low, high), picture.truth)
-    return oks(joints, truth, picture.area, skeleton)
-
-
-def _judge(alike: F64, ignore: Bool, crowd: Bool) -> np.ndarray:
-    """(10, D) per threshold and find, best first: 1 right, 0 wrong, -1 left out.
-
-    Each takes the free person it resembles most, one who counts before one to ignore.
-    """
-    finds, people = alike.shape
-    outcome = np.zeros((len(_LEVELS), finds), np.int64)
-    free = np.ones((len(_LEVELS), people), bool)
-    levels = np.arange(len(_LEVELS))
-    for i in range(finds if people else 0):
-        enough = alike[i] >= _LEVELS[:, None]
-        for kind, group in ((1, ~ignore), (-1, ignore)):
-            open_to = enough & (free | crowd) & group & (outcome[:, i] == 0)[:, None]
-            # Of equals the last, as COCOeval takes it.
-            fits = np.where(open_to, alike[i], -1)[:, ::-1]
-            taken = open_to.any(1)
-            free[levels[taken], people - 1 - fits.argmax(1)[taken]] = False
-            outcome[taken, i] = kind
-    return outcome
+    return oks(similarities(joints, truth, picture.area, skeleton))

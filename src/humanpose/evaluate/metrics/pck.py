@@ -1,7 +1,7 @@
 """PCK and PCKh: share of joints within a fraction of the torso, the joint box or the head.
 
-Every score is made of normalised distances (N, J): NaN where a joint is not counted, infinite
-where it was not predicted. Visibility never masks: an annotated joint counts, hidden or not.
+All are made from normalised distances (N, J): NaN where a joint is not counted, infinite where it
+was not predicted. Visibility is ignored: an annotated joint counts, hidden or not.
 """
 
 from __future__ import annotations
@@ -16,27 +16,30 @@ from humanpose.types import F32, F64, Score
 
 Bool = NDArray[np.bool_]
 
-_LEAST_TORSO = 5.0  # pixels; below it the person says nothing about precision
 # evalMPII's 51 thresholds, for curves and for the area under them.
 THRESHOLDS: F64 = np.asarray(np.arange(51) * 0.01, np.float64)
-LIMB_JOINTS = tuple(
-    f"{side}_{joint}"
-    for side in ("left", "right")
-    for joint in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
-)
+# What each toolkit calls "Head" and "Mean"; values of different conventions do not compare.
+CONVENTIONS = {
+    "mpii": "Head = mean of neck and head top, Mean = pooled over joints",
+    "hrnet": "Head = head top, Mean = pooled over joints",
+    "pytorch-pose": "Head = head top, Mean = unweighted mean of the joints",
+}
+_LIMBS = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+LIMB_JOINTS = tuple(f"{side}_{joint}" for side in ("left", "right") for joint in _LIMBS)
+_MIN_TORSO = 5.0  # pixels; people with a smaller torso are not counted
 
 
 def scored_joints(skeleton: Skeleton, compat: str = "") -> tuple[str, ...]:
-    """The joints that PCKh pools: all but pelvis and thorax, as evalMPII's 14 of 16.
+    """Return the joints that PCKh pools: all but pelvis and thorax, 14 of MPII's 16.
 
-    With `compat` "student" the left wrist is not among them either.
+    `compat` "student" also leaves out the left wrist.
     """
     left_out = ("pelvis", "thorax", *(("left_wrist",) if compat == "student" else ()))
     return tuple(name for name in skeleton.joints if name not in left_out)
 
 
 def normalised(joints: F32, truth: F32, size: F64) -> F64:
-    """(N, J) distance between `joints` and `truth` (N, J, 2) in units of `size` (N,).
+    """Return the (N, J) distance between `joints` and `truth` (N, J, 2) in units of `size` (N,).
 
     NaN where the truth is NaN or the size not above 0; infinite where only the prediction is NaN.
     """
@@ -48,7 +51,7 @@ def normalised(joints: F32, truth: F32, size: F64) -> F64:
 
 
 def within(distance: F64, threshold: float, compat: str = "") -> tuple[Bool, str]:
-    """(N, J) hits, and what to add to a rule's name.
+    """Return the (N, J) hits, and a note for the rule's name.
 
     A distance equal to `threshold` is a hit. Compat "student": strictly less than one step of
     0.01 below it; "hrnet": what HRNet prints as Mean@0.1 is its threshold 0.11.
@@ -62,14 +65,20 @@ def within(distance: F64, threshold: float, compat: str = "") -> tuple[Bool, str
 
 
 def torso_size(joints: F32, skeleton: Skeleton) -> F64:
-    """(N,) distance of left shoulder and right hip, pixels; NaN under 5 px or without both."""
+    """Return the (N,) pixels from left shoulder to right hip; NaN under 5 or without both.
+
+    PCK by the torso: Sapp & Taskar 2013 (MODEC), section 6.2; these joints as in CPM's LSP scorer.
+    """
     ends = joints[:, skeleton.index("left_shoulder")] - joints[:, skeleton.index("right_hip")]
     torso = np.linalg.norm(ends.astype(np.float64), axis=-1)
-    return np.asarray(np.where(torso >= _LEAST_TORSO, torso, np.nan), np.float64)
+    return np.asarray(np.where(torso >= _MIN_TORSO, torso, np.nan), np.float64)
 
 
 def box_size(truth: F32) -> F64:
-    """(N,) longer side of the tight box of the annotated joints, pixels; NaN without any."""
+    """Return the (N,) longer side of the tight box of the joints, pixels; NaN without any.
+
+    PCK by this box: Yang & Ramanan 2013, "Articulated human detection", section 6.
+    """
     known = np.isfinite(truth)
     low = np.where(known, truth, np.inf).min(1)
     high = np.where(known, truth, -np.inf).max(1)
@@ -85,7 +94,7 @@ def pckh(
     names: Sequence[str] | None = None,
     compat: str = "",
 ) -> Score:
-    """PCKh@`threshold`, pooled over the joints in `names` (`scored_joints`, if not given).
+    """Return PCKh@`threshold`, pooled over the joints in `names` (default: `scored_joints`).
 
     Args:
         distance: (N, J) of `normalised` by the head size, 0.6 of the head box's diagonal.
@@ -96,14 +105,14 @@ def pckh(
 
     Source: evalMPII (Andriluka et al. 2014).
     """
-    what = "joints" if names is None else "limb joints" if names == LIMB_JOINTS else "given joints"
+    what = "limb joints" if names == LIMB_JOINTS else "joints"
     names = scored_joints(skeleton, compat) if names is None else names
-    hit, mark = within(distance, threshold, compat)
-    return pooled(f"PCKh@{threshold:g}{mark}", hit, ~np.isnan(distance), skeleton, names, what)
+    hit, note = within(distance, threshold, compat)
+    return pooled(f"PCKh@{threshold:g}{note}", hit, ~np.isnan(distance), skeleton, names, what)
 
 
 def pckh_auc(distance: F64, skeleton: Skeleton) -> Score:
-    """Area under PCKh over the thresholds 0, 0.01 ... 0.5, trapezoids, divided by 0.5."""
+    """Return the area under PCKh over the thresholds 0, 0.01 ... 0.5 (trapezoids), over 0.5."""
     steps = [pckh(distance, skeleton, threshold=t) for t in THRESHOLDS]
     return Score(
         f"AUC of PCKh, 0 to {THRESHOLDS[-1]:g}, {steps[0].rule.partition(', ')[2]}",
@@ -114,67 +123,32 @@ def pckh_auc(distance: F64, skeleton: Skeleton) -> Score:
     )
 
 
+def pck(
+    rule: str,
+    distance: F64,
+    skeleton: Skeleton,
+    threshold: float,
+    names: Sequence[str],
+    what: str = "joints",
+) -> Score:
+    """Return the share of joints within `threshold`, pooled over those in `names`.
+
+    Args as of `pckh`; `rule` is its name, `distance` is in units of `torso_size` or `box_size`.
+    """
+    return pooled(rule, distance <= threshold, ~np.isnan(distance), skeleton, names, what)
+
+
 def _area(steps: Sequence[float] | Sequence[F64]) -> F64:
     values = np.array(steps)
     return np.asarray((values[1:] + values[:-1]).mean(0) / 2, np.float64)
 
 
-def pck_torso(
-    joints: F32,
-    truth: F32,
-    skeleton: Skeleton,
-    *,
-    threshold: float = 0.2,
-    compat: str = "",
-    torso: F64 | None = None,
-) -> Score:
-    """PCK@`threshold` of the torso, pooled over the twelve limb joints.
-
-    A joint is right if its distance to the truth is at most `threshold` times the distance
-    between the true left shoulder and right hip. Persons whose truth lacks one of these, or whose
-    torso is under 5 px, are left out.
-
-    Args:
-        joints: (N, J, 2) predicted, picture pixels; NaN counts as a miss.
-        truth: (N, J, 2) annotated, NaN = not annotated and not counted.
-        skeleton: meaning of the J rows.
-        threshold: a distance equal to it is a hit.
-        compat: "cpm-flic": the torso is the predicted one, as in the CPM release's FLIC scorer.
-        torso: (N,) px, where it is known better than from `truth`, which lacks joints.
-
-    Returns:
-        `value` over the limb joints; `per_joint` over all of the skeleton's joints.
-
-    Source: Sapp & Taskar 2013 (MODEC), section 6.2; the two joints are those of CPM's LSP scorer.
-    """
-    predicted = compat == "cpm-flic"
-    if torso is None:
-        torso = torso_size(joints if predicted else truth, skeleton)
-    distance = normalised(joints, truth, torso)
-    rule = f"PCK@{threshold:g} {'predicted ' if predicted else ''}torso"
-    hit, counted = distance <= threshold, ~np.isnan(distance)
-    return pooled(rule, hit, counted, skeleton, LIMB_JOINTS, "limb joints")
-
-
-def pck_box(joints: F32, truth: F32, skeleton: Skeleton, *, threshold: float = 0.2) -> Score:
-    """PCK: within `threshold` times the longer side of the true joints' tight box.
-
-    Args and rules as in `pck_torso`; pooled over all joints.
-
-    Source: Yang & Ramanan 2013, "Articulated human detection", section 6.
-    """
-    distance = normalised(joints, truth, box_size(truth))
-    rule = f"PCK@{threshold:g} joint box"
-    hit, counted = distance <= threshold, ~np.isnan(distance)
-    return pooled(rule, hit, counted, skeleton, skeleton.joints, "joints")
-
-
 def pooled(
     rule: str, hit: Bool, counted: Bool, skeleton: Skeleton, names: Sequence[str], what: str
 ) -> Score:
-    """Score from hits (N, J) among counted (N, J): `value` pools the joints in `names`.
+    """Return the share of hits (N, J) among counted (N, J); `value` pools the joints in `names`.
 
-    The rule says how many of them were ever counted: both sides have to know a joint.
+    The rule's name ends with the number of these that were counted at all, and `what` they are.
     """
     count = counted.sum(0)
     right = (hit & counted).sum(0)
@@ -187,3 +161,59 @@ def pooled(
         count.astype(np.int64),
         skeleton.joints,
     )
+
+
+def in_groups(score: Score, names: Sequence[str], *, convention: str = "mpii") -> Score:
+    """Return `score` by group, the mean of left and right, as evalMPII prints it.
+
+    Args:
+        score: of joints.
+        names: the joints that `score.value` pools.
+        convention: a key of CONVENTIONS.
+
+    Returns:
+        `joints` Head, Shoulder ... Ankle and UBody (shoulders, elbows and wrists pooled), NaN where
+        a joint of the group was never counted; `value` is the convention's Mean.
+
+    Raises:
+        ValueError: on an unknown convention.
+    """
+    if convention not in CONVENTIONS:
+        raise ValueError(f"no convention {convention!r}; there are: {', '.join(CONVENTIONS)}")
+    neck = ("upper_neck" if "upper_neck" in score.joints else "neck",)
+    head = (*(neck if convention == "mpii" else ()), "head_top")
+    groups = {"Head": head} | {
+        limb.capitalize(): (f"left_{limb}", f"right_{limb}") for limb in _LIMBS
+    }
+    values = {name: _mean(score, joints) for name, joints in groups.items()}
+    right, count = _sums(score, [f"{s}_{j}" for s in ("left", "right") for j in _LIMBS[:3]])
+    values["UBody"] = right / count if count else float("nan")
+    counts = [_sums(score, joints)[1] for joints in groups.values()]
+    mean = _mean(score, names, known=True) if convention == "pytorch-pose" else score.value
+    return Score(
+        f"{score.rule}; {CONVENTIONS[convention]}",
+        mean,
+        np.array(list(values.values())),
+        np.array([*counts, count], np.int64),
+        tuple(values),
+    )
+
+
+def unweighted(score: Score, names: Sequence[str]) -> Score:
+    """Return the mean of the scores of the joints in `names`, each joint counting the same."""
+    return Score(f"{score.rule}, unweighted mean", _mean(score, names, known=True))
+
+
+def _mean(score: Score, names: Sequence[str], *, known: bool = False) -> float:
+    """Return the mean over `names`; NaN if one was never counted; `known`: over the others."""
+    each = [score.per_joint[score.joints.index(n)] for n in names if n in score.joints]
+    if known:
+        each = [value for value in each if not np.isnan(value)]
+    return float(np.mean(each)) if each and (known or len(each) == len(names)) else float("nan")
+
+
+def _sums(score: Score, names: Sequence[str]) -> tuple[float, int]:
+    """Return the hits and the counted joints of `names`."""
+    rows = [score.joints.index(name) for name in names if name in score.joints]
+    count = score.count[rows]
+    return float((np.nan_to_num(score.per_joint[rows]) * count).sum()), int(count.sum())

@@ -18,7 +18,7 @@ from humanpose.errors import HumanPoseError
 from humanpose.lab.bench.plan import Combination
 
 if TYPE_CHECKING:
-    from humanpose.evaluate.candidates import DataSet
+    from humanpose.evaluate.scores import Truth
 
 _NOTHING = math.nan
 
@@ -223,7 +223,7 @@ def scored(
     Raises:
         InputError and its children: as the readers of the data sets say.
     """
-    from humanpose.evaluate.candidates import read_all
+    from humanpose.evaluate.run import read_all
     from humanpose.evaluate.scores import Rules
 
     sets, _ = read_all(data, (), split, Rules())
@@ -241,10 +241,10 @@ def _scored_alike(each: Combination) -> Combination:
     return replace(each, threads=None, person="")
 
 
-def _scores(each: Combination, sets: Sequence[DataSet]) -> Scores | None:
+def _scores(each: Combination, sets: Sequence[Truth]) -> Scores | None:
     """None where the network cannot be loaded: measuring it will say why."""
-    from humanpose.evaluate.candidates import load_network, matched_on
-    from humanpose.evaluate.scores import Rules, Truth, scores_of
+    from humanpose.evaluate.run import load_network, matched_on
+    from humanpose.evaluate.scores import Comparison
     from humanpose.infer.options import InferenceOptions
 
     backend = "auto" if each.runtime == "torch" else each.runtime
@@ -261,8 +261,7 @@ def _scores(each: Combination, sets: Sequence[DataSet]) -> Scores | None:
     except HumanPoseError:
         return None
     scores = {}
-    for data in sets:
-        found = matched_on(data, candidate)
-        score = scores_of(found, Truth.of(data.samples, data.rest), Rules())[0]
-        scores[data.name] = (score.rule, score.value)
+    for truth in sets:
+        score = Comparison(matched_on(truth, candidate), truth).scores[0]
+        scores[truth.name] = (score.rule, score.value)
     return scores

@@ -10,6 +10,7 @@ import cv2
 import h5py
 import numpy as np
 import pytest
+from makers.evaluate import struct, structs
 from scipy.io import savemat
 
 CANDIDATES = ("newell.h5", "tompson.h5", "bearpaw-hg_s2_b1.mat")
@@ -224,8 +225,6 @@ def test_weights_and_predictions_of_them_stand_in_one_table(cli, data, tmp_path)
 
 
 def test_the_submission_file_of_mpiis_test_set(cli, tmp_path):
-    from test_predictions import struct, structs
-
     rectangle = struct(scale=1.0, objpos=struct(x=100.0, y=100.0))
     release = struct(
         annolist=structs(*(

@@ -2,21 +2,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from makers.evaluate import pck_box, pck_torso
 
-from humanpose.evaluate.metrics.calibration import reliability
-from humanpose.evaluate.metrics.diagnosis import constant_predictor, swaps_and_misses
-from humanpose.evaluate.metrics.groups import in_groups, unweighted
+from humanpose.evaluate.metrics.diagnosis import constant_predictor, reliability, swaps_and_misses
 from humanpose.evaluate.metrics.intervals import bootstrap, interval
 from humanpose.evaluate.metrics.pck import (
     LIMB_JOINTS,
     THRESHOLDS,
     box_size,
+    in_groups,
     normalised,
-    pck_box,
-    pck_torso,
     pckh,
     pckh_auc,
     scored_joints,
+    unweighted,
 )
 from humanpose.evaluate.metrics.pcp import observer_centric, parts_of, pcp
 from humanpose.skeleton import COCO17, CPM14, LSP14, MPII16, Skeleton, convert
@@ -257,9 +256,9 @@ def test_swaps_and_misses_by_hand():
     found[0, LSP14.index("left_knee")] = truth[0, LSP14.index("right_knee")]
     found[0, LSP14.index("left_hip")] = np.nan
     found[0, LSP14.index("neck")] = truth[0, LSP14.index("left_hip")]
-    swapped, missed = swaps_and_misses(
-        found, truth, np.array([100.0]), LSP14, threshold=0.2, names=LSP14.joints
-    )
+    own, other = (normalised(found, each, np.array([100.0])) for each in
+                  (truth, truth[:, LSP14.flip_index]))  # fmt: skip
+    swapped, missed = swaps_and_misses(own, other, LSP14, threshold=0.2, names=LSP14.joints)
     assert swapped.per_joint[LSP14.index("left_knee")] == 1 and swapped.value == pytest.approx(
         1 / 3
     )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from humanpose.evaluate.metrics.detection import Picture, average_precision, detection_scores
-from humanpose.evaluate.metrics.oks import PosePicture, keypoint_ap, mean_oks, oks
+from humanpose.evaluate.metrics.oks import PosePicture, keypoint_ap, mean_oks, oks, similarities
 from humanpose.skeleton import COCO17, LSP14
 
 NONE = np.zeros((0, 4), np.float32)
@@ -53,7 +53,7 @@ def test_oks_equals_the_official_scorer():
     judge = official(list(range(12)), anns, dets, "keypoints")
     judge.evaluate()
     theirs = [judge.computeOks(i, 1)[0, 0] for i in range(12)]
-    assert np.allclose(oks(found, truth, area, COCO17), theirs, atol=1e-6)
+    assert np.allclose(oks(similarities(found, truth, area, COCO17)), theirs, atol=1e-6)
 
 
 def coco_with_all_cases(data) -> tuple[dict, list[dict]]:
@@ -129,17 +129,17 @@ def test_keypoint_ap_without_people_or_finds():
     assert scores[0].value == 0 and scores[5].value == 0
     assert np.isnan(scores[4].value)  # nobody is large
     with pytest.raises(ValueError, match="no OKS constants"):
-        mean_oks(people(1, LSP14), people(1, LSP14), np.ones(1), LSP14)
+        similarities(people(1, LSP14), people(1, LSP14), np.ones(1), LSP14)
 
 
 def test_mean_oks_of_the_truth_is_one_and_of_nothing_zero():
     truth = people(3, COCO17)
     area = np.full(3, 5000.0)
-    assert mean_oks(truth, truth, area, COCO17).value == 1
+    assert mean_oks(similarities(truth, truth, area, COCO17), COCO17).value == 1
     nothing = np.full_like(truth, np.nan)
-    score = mean_oks(nothing, truth, area, COCO17)
+    score = mean_oks(similarities(nothing, truth, area, COCO17), COCO17)
     assert score.value == 0 and (score.per_joint == 0).all() and (score.count == 3).all()
-    assert np.isnan(mean_oks(truth, nothing, area, COCO17).value)
+    assert np.isnan(mean_oks(similarities(truth, nothing, area, COCO17), COCO17).value)
 
 
 def picture(boxes, scores, truth, counted=None, ignore=None) -> Picture:

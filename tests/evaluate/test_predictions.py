@@ -1,20 +1,25 @@
 """Files of predictions: what is read, whose person each prediction is, and MPII's submission."""
 
 import json
-from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from makers.evaluate import samples, struct, structs
 from scipy.io import loadmat, savemat
 
+from humanpose.data.readers.coco import load_annotations
 from humanpose.errors import FormatError, InputError
-from humanpose.evaluate.predictions import SUFFIXES, Predictions, match, read_predictions
+from humanpose.evaluate.predictions import (
+    SUFFIXES,
+    Predictions,
+    ignored_people,
+    match,
+    read_predictions,
+)
 from humanpose.evaluate.submission import write_submission
-from humanpose.evaluate.unscored import read_unscored
-from humanpose.geometry import box_of_joints
 from humanpose.results import coco_annotations, coco_categories, coco_image, header, to_line
-from humanpose.skeleton import COCO17, FLIC9, LSP14, MPII16, Skeleton
+from humanpose.skeleton import COCO17, FLIC9, LSP14, MPII16
 from humanpose.types import Frame, Person, Sample
 
 
@@ -24,28 +29,6 @@ def arrays(n: int = 5, joints: int = 16) -> np.ndarray:
     found[0, 0] = 0
     found[1, 1] = np.nan
     return found
-
-
-def samples(n: int, skeleton: Skeleton = MPII16, *, split: str = "validation") -> list[Sample]:
-    rng = np.random.default_rng(1)
-    people = []
-    for i in range(n):
-        joints = rng.uniform(0, 100, (len(skeleton.joints), 2)).astype(np.float32)
-        joints += np.float32(150 * (i % 3))  # three people stand apart in each picture
-        box = box_of_joints(joints)
-        people.append(
-            Sample(
-                picture=Path(f"pictures/{i // 3 + 1:012d}.jpg"),
-                joints=joints,
-                visible=np.full(len(joints), 2, np.uint8),
-                box=box,
-                area=float(box[2] * box[3]),
-                split=split,
-                origin=("set", f"{i // 3 + 1}/{i % 3 + 1}"),
-                skeleton=skeleton,
-            )
-        )
-    return people
 
 
 @pytest.mark.parametrize("form", ["h5", "turned h5", "mat", "turned mat", "mat 7.3"])
@@ -246,26 +229,14 @@ def test_what_coco_scores_ignore(tmp_path):
     }
     path = tmp_path / "person_keypoints.json"
     path.write_text(json.dumps(content))
-    found = read_unscored(tmp_path, "validation")
+    found = ignored_people(load_annotations(tmp_path), "validation")
     assert sorted(found) == ["11.jpg", "22.jpg"] and not found["22.jpg"]
     assert [(each.crowd, each.area) for each in found["11.jpg"]] == [(True, 81.0), (False, 7.0)]
-    assert len(read_unscored(tmp_path, "all")) == 3
+    assert len(ignored_people(load_annotations(tmp_path), "all")) == 3
     content["annotations"][1].pop("bbox")
     path.write_text(json.dumps(content))
     with pytest.raises(FormatError, match="not a COCO keypoints file"):
-        read_unscored(tmp_path, "all")
-
-
-def struct(**fields: object) -> np.ndarray:
-    """A 1 x 1 MATLAB struct."""
-    out = np.empty((1, 1), [(name, object) for name in fields])
-    for name, value in fields.items():
-        out[0, 0][name] = value
-    return out
-
-
-def structs(*entries: np.ndarray) -> np.ndarray:
-    return np.concatenate(entries, axis=1) if entries else np.zeros((0, 0))
+        ignored_people(load_annotations(tmp_path), "all")
 
 
 def test_the_submission_has_the_shape_of_the_releases_test_part(tmp_path):
