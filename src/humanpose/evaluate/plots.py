@@ -196,9 +196,8 @@ def _legend_below(axes: Any) -> None:
 
 def _pooled_rows(found: Comparison) -> list[int]:
     """Return the joints that the first score pools, without those that were never counted."""
-    counted = (~np.isnan(found.distance)).any(0)
-    names = found.truth.skeleton.joints
-    return [i for i, name in enumerate(names) if name in found.unit.joints and counted[i]]
+    counted = zip(found.truth.skeleton.joints, found.scores[0].count, strict=True)
+    return [i for i, (name, n) in enumerate(counted) if name in found.unit.joints and n]
 
 
 def _heights(joints: list[int], place: int, of: int) -> F64:
