@@ -27,7 +27,7 @@ CEILINGS = {
     "checkpoints": 1399,
     "data": 3458,
     "train": 1390,
-    "evaluate": 2689,
+    "evaluate": 2526,
     "export": 687,
     "lab": 2939,
     "cli": 2989,
