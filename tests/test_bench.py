@@ -326,14 +326,14 @@ def test_a_process_that_dies_is_a_row_too(monkeypatch):
 def test_scores_are_those_of_evaluate_and_threads_share_them(data, monkeypatch):
     from humanpose.api import load_model
     from humanpose.data.readers import read
-    from humanpose.evaluate import candidates
-    from humanpose.evaluate.run import pose_score
+    from humanpose.evaluate import run
+    from humanpose.evaluate.scores import Truth
     from humanpose.infer.topdown import TopDown
 
     path = data / "lspet"
     samples = [each for each in read("lspet", path) if each.split == "validation"][:8]
-    few = candidates.DataSet("lspet", path, "validation", samples, samples, {})
-    monkeypatch.setattr(candidates, "read_all", lambda *_: ([few], {}))
+    few = Truth.of(samples, name="lspet", path=path, split="validation", whole=samples)
+    monkeypatch.setattr(run, "read_all", lambda *_: ([few], {}))
     wanted = [
         replace(THIS, threads=1),
         THIS,
@@ -344,7 +344,7 @@ def test_scores_are_those_of_evaluate_and_threads_share_them(data, monkeypatch):
     found = runs.scored(wanted, ["lspet"], "validation", told.append)
     settings = InferenceOptions(runtime="openvino", precision="float32", cache="")
     loaded, spec, _ = load_model("balanced", settings)
-    own = pose_score(TopDown(loaded, spec), samples)
+    own = run.pose_score(TopDown(loaded, spec), samples)
     assert found[wanted[0]] == found[wanted[1]] == {"lspet": (own.rule, own.value)}
     assert found[wanted[2]] != found[wanted[1]]
     assert wanted[3] not in found and len(told) == 3

@@ -124,12 +124,7 @@ def evaluate(
         decode=decode,
         compat=net_compat,
     )
-    sets, found = run.read_all(data, entries, split, rules)
-    for entry in dict.fromkeys(entries):
-        if entry not in found:
-            least = rules.thresholds[0] if rules.thresholds else None
-            found[entry] = run.load_network(entry, options, least)
-    candidates = run.labelled(entries, found)
+    sets, candidates = run.read_all(data, entries, split, rules, options)
     for label, candidate in candidates.items():
         typer.echo(_introduced(label, candidate))
     if form == "mpii-submission":

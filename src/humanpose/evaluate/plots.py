@@ -1,4 +1,4 @@
-"""Figures of a report: numbers as text, and plots of all candidates on one data set as PNG."""
+"""Figures of a report: numbers as text, plots of all candidates, pictures of the worst people."""
 
 from __future__ import annotations
 
@@ -8,15 +8,24 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
+from humanpose.data.pack import has_picture, image_of
+from humanpose.draw import contact_sheet, draw_people
+from humanpose.errors import InputError
 from humanpose.evaluate.run import FLOOR
 from humanpose.evaluate.scores import Comparison
-from humanpose.types import F64, Score
+from humanpose.geometry import crop_of_box
+from humanpose.types import F32, F64, U8, Person, Sample, Score
 
 # Okabe and Ito's colours, which stay apart for every common colour blindness.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#444444")
 GREY = "#999999"
 FAULTS = ("taken for the other side", "missed")
+_CELL = (240, 300)
+_COLUMNS = 4  # pairs side by side
+_GAP = 16  # pixels between the pairs
+_OUTSIDE = (110, 110, 110)  # beyond the picture's edge
 _STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.edgecolor": "#888888",
@@ -210,3 +219,57 @@ def _name_joints(axes: Any, score: Score, joints: list[int]) -> None:
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
+
+
+def worst_people(found: Comparison, most: int = 8) -> tuple[bytes, list[str]] | None:
+    """Return a JPEG of pairs, truth left and prediction right, worst first, and a line on each.
+
+    Worst: the greatest mean distance of the person's joints, each counted as at most twice the
+    threshold. People whose pictures are absent are passed over; None if all are.
+    """
+    distance, far = found.distance, 2 * found.threshold
+    capped = np.minimum(distance, far)
+    counted = ~np.isnan(capped)
+    mean = np.nansum(capped, 1) / np.maximum(counted.sum(1), 1)
+    sheets: list[U8] = []
+    lines = []
+    for i in np.argsort(-mean, kind="stable"):
+        sample = found.truth.samples[int(i)]
+        if len(sheets) == most or mean[i] == 0:
+            break
+        if not (np.isfinite(sample.box).all() and has_picture(sample)):
+            continue
+        try:
+            image = image_of(sample)
+        except InputError:
+            continue
+        right = int((distance[i] <= found.threshold).sum())
+        who = f"{sample.picture.name}, {sample.origin[1]}"
+        lines.append(f"{who}: {right} of {counted[i].sum()} right")
+        sheets.append(_pair(image, sample, found.predicted.joints[int(i)]))
+    if not sheets:
+        return None
+    columns = min(_COLUMNS, -(-len(sheets) // 2))
+    sheet = contact_sheet(sheets, columns, (sheets[0].shape[1], sheets[0].shape[0]))
+    content = io.BytesIO()
+    Image.fromarray(sheet).save(content, "jpeg", quality=88)
+    return content.getvalue(), lines
+
+
+def _pair(image: U8, sample: Sample, predicted: F32) -> U8:
+    """Return truth and prediction side by side, with a margin below and to the right."""
+    box = sample.box.copy()
+    box[2:] = np.maximum(box[2:], 8)
+    crop = crop_of_box(box, _CELL)
+    cut = crop.cut(image, _OUTSIDE)
+    halves = []
+    for joints in (sample.joints, predicted):
+        person = Person(
+            crop.to_crop(joints),
+            np.asarray(np.isfinite(joints).all(-1), np.float32),
+            box,
+            1.0,
+            skeleton=sample.skeleton,
+        )
+        halves.append(draw_people(cut, [person], boxes=False))
+    return np.pad(np.concatenate(halves, axis=1), ((0, _GAP), (0, _GAP), (0, 0)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import importlib.util
-import io
 import json
 import math
 import sys
@@ -13,19 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from humanpose import __version__
 from humanpose.errors import MissingExtraError
 from humanpose.evaluate import plots
-from humanpose.evaluate.failures import worst_people
 from humanpose.evaluate.metrics.intervals import LEVEL, RESAMPLES, SEED
 from humanpose.evaluate.metrics.pck import CONVENTIONS, THRESHOLDS
 from humanpose.evaluate.plots import as_text, label_of
 from humanpose.evaluate.run import FLOOR, Candidate, Evaluation
 from humanpose.evaluate.scores import Comparison, Rules
 from humanpose.files import atomic_write, prepare_output
-from humanpose.types import U8, Score
+from humanpose.types import Score
 
 FORMAT = "humanpose-scores/1"
 Row = tuple[str, list[str]]
@@ -77,7 +74,7 @@ def write(
             {"title": title, "lines": lines, "columns": columns, "rows": rows, "main": main,
              "figures": figures}
         )  # fmt: skip
-    content = _content(evaluations, candidates, rules)
+    content = _plain(_content(evaluations, candidates, rules))
     files[_SCORES] = json.dumps(content, indent=1, allow_nan=False).encode()
     files[_PAGE] = html_page("humanpose evaluate", parts)
     for name, data in files.items():
@@ -188,23 +185,17 @@ def _figures(found: Evaluation) -> Iterator[tuple[str, str, bytes]]:
         for kind, content in plots.draw(found.comparisons).items():
             yield f"{name}-{kind}.png", plots.CAPTIONS[kind], content
     for number, (label, each) in enumerate(found.comparisons.items(), start=1):
-        worst = worst_people(each) if label != FLOOR else None
+        worst = plots.worst_people(each) if label != FLOOR else None
         if worst is not None:
-            sheet, lines = worst
+            content, lines = worst
             caption = f"Worst of {label} among the pictures at hand; truth left, prediction right: "
-            yield f"{name}-worst-{number}.jpg", caption + "; ".join(lines), _jpeg(sheet)
-
-
-def _jpeg(image: U8) -> bytes:
-    content = io.BytesIO()
-    Image.fromarray(image).save(content, "jpeg", quality=88)
-    return content.getvalue()
+            yield f"{name}-worst-{number}.jpg", caption + "; ".join(lines), content
 
 
 def _content(
     evaluations: Sequence[Evaluation], candidates: Mapping[str, Candidate], rules: Rules
 ) -> dict[str, Any]:
-    """Return what `scores.json` holds; null for what was never counted."""
+    """Return what `scores.json` holds."""
     return {
         "format": FORMAT,
         "humanpose": __version__,
@@ -246,16 +237,16 @@ def _content(
 
 
 def _score(score: Score) -> dict[str, Any]:
-    value: dict[str, Any] = {"value": _number(score.value)}
+    value: dict[str, Any] = {"value": score.value}
     if score.joints:
-        value["per_joint"] = dict(zip(score.joints, _numbers(score.per_joint), strict=True))
-        value["count"] = dict(zip(score.joints, score.count.tolist(), strict=True))
+        value["per_joint"] = dict(zip(score.joints, score.per_joint, strict=True))
+        value["count"] = dict(zip(score.joints, score.count, strict=True))
     return value
 
 
 def _details(found: Comparison) -> dict[str, Any]:
     first = found.scores[0]
-    pooled, *ends = map(_numbers, found.interval.T)
+    pooled, *ends = found.interval.T
     value: dict[str, Any] = {
         "matching": found.predicted.rule,
         "matched": found.predicted.matched,
@@ -265,29 +256,29 @@ def _details(found: Comparison) -> dict[str, Any]:
             "per_joint": dict(zip(first.joints, ends, strict=True)),
         },
         "distance": {"unit": found.unit.name, "threshold": found.threshold},
-        "curve": {
-            "thresholds": [round(float(t), 2) for t in THRESHOLDS],
-            "within": _numbers(found.curve(THRESHOLDS)),
-        },
-        "median error x, y, px": _numbers(found.shift),
+        "curve": {"thresholds": THRESHOLDS.round(2), "within": found.curve(THRESHOLDS)},
+        "median error x, y, px": found.shift,
     }
     named = {"groups": found.groups, "swapped": found.faults[0], "missed": found.faults[1]}
     value |= {word: {"rule": score.rule, **_score(score)} for word, score in named.items() if score}
     if (fit := found.reliability) is not None:
         value["reliability"] = {
             "error": fit.error,
-            "error per joint": dict(zip(first.joints, _numbers(fit.each), strict=True)),
-            "median score right, wrong, not annotated": _numbers(fit.medians),
-            "score": _numbers(fit.score),
-            "right": _numbers(fit.right),
-            "count": [int(n) for n in fit.count],
+            "error per joint": dict(zip(first.joints, fit.each, strict=True)),
+            "median score right, wrong, not annotated": fit.medians,
+            "score": fit.score,
+            "right": fit.right,
+            "count": fit.count.astype(int),
         }
     return value
 
 
-def _number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
-
-
-def _numbers(values: Iterable[float]) -> list[float | None]:
-    return [_number(value) for value in values]
+def _plain(value: Any) -> Any:
+    """Return `value` as JSON holds it: lists for arrays, null for what is not a number."""
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value

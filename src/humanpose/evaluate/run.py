@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -32,12 +32,10 @@ from humanpose.evaluate.scores import Comparison, Rules, Truth
 from humanpose.files import sha256
 from humanpose.images import load_image
 from humanpose.infer.detector import Detector
+from humanpose.infer.options import InferenceOptions
 from humanpose.infer.topdown import TopDown
 from humanpose.skeleton import convert, joint_map
 from humanpose.types import F64, Sample, Score
-
-if TYPE_CHECKING:
-    from humanpose.infer.options import InferenceOptions
 
 T = TypeVar("T")
 Progress = Callable[[Sequence[T]], Iterable[T]]
@@ -81,18 +79,23 @@ class Evaluation:
 
 
 def read_all(
-    data: Sequence[str], entries: Sequence[str], split: str, rules: Rules
+    data: Sequence[str],
+    entries: Sequence[str],
+    split: str,
+    rules: Rules,
+    options: InferenceOptions | None = None,
 ) -> tuple[list[Truth], dict[str, Candidate]]:
-    """Read the data sets and those candidates that are predictions files, all at the same time.
+    """Read the data sets and predictions files, all at the same time; then load the networks.
 
     Args:
         data: "NAME=PATH" or "NAME" of each data set.
-        entries: predictions files; others (networks) are passed over.
+        entries: predictions files, and networks by built-in name or file.
         split: part of the data sets, or "all".
         rules: what to score.
+        options: of the networks.
 
     Returns:
-        The data sets, and candidates by entry.
+        The data sets, and the candidates by label; those that share one by their entry.
 
     Raises:
         InputError and its children: as the readers say; a set that is named twice.
@@ -100,16 +103,29 @@ def read_all(
     places = [data_path(entry) for entry in data]
     if len({name for name, _ in places}) < len(places):
         raise InputError("--against: name each data set once")
-    files = [each for each in dict.fromkeys(entries) if Path(each).suffix.lower() in SUFFIXES]
+    found: dict[str, Candidate] = {}
     # Foreign files are parsed in child processes: threads are enough to run those side by side.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         sets = [pool.submit(_read_set, name, path, split, rules) for name, path in places]
-        found = [pool.submit(read_predictions, Path(entry)) for entry in files]
-        people = [future.result() for future in found]
-        return [future.result() for future in sets], {
-            entry: Candidate(Path(entry).stem, {"file": entry, "sha256": sha256(entry)}, each)
-            for entry, each in zip(files, people, strict=True)
+        files = {
+            entry: pool.submit(read_predictions, Path(entry))
+            for entry in entries
+            if Path(entry).suffix.lower() in SUFFIXES
         }
+        for entry, people in files.items():
+            about = {"file": entry, "sha256": sha256(entry)}
+            found[entry] = Candidate(Path(entry).stem, about, people.result())
+        truths = [future.result() for future in sets]
+    least = rules.thresholds[0] if rules.thresholds else None
+    for entry in entries:
+        if entry not in found:
+            found[entry] = load_network(entry, options or InferenceOptions(), least)
+    labels = [each.label for each in found.values()]
+    return truths, {
+        entry if labels.count(found[entry].label) > 1 or found[entry].label == FLOOR
+        else found[entry].label: found[entry]
+        for entry in dict.fromkeys(entries)
+    }  # fmt: skip
 
 
 def _read_set(name: str, path: Path, split: str, rules: Rules) -> Truth:
@@ -151,16 +167,6 @@ def load_network(
     else:
         network = TopDown(loaded, spec, options)
     return Candidate(spec.name, about, network=network)
-
-
-def labelled(entries: Sequence[str], candidates: Mapping[str, Candidate]) -> dict[str, Candidate]:
-    """Return candidates by label; those that share one by their entry on the command line."""
-    labels = [candidate.label for candidate in candidates.values()]
-    found = {}
-    for entry in dict.fromkeys(entries):
-        label = candidates[entry].label
-        found[entry if labels.count(label) > 1 or label == FLOOR else label] = candidates[entry]
-    return found
 
 
 def evaluate(
