@@ -27,7 +27,7 @@ CEILINGS = {
     "checkpoints": 1399,
     "data": 3465,
     "train": 1390,
-    "evaluate": 2509,
+    "evaluate": 2510,
     "export": 687,
     "lab": 2939,
     "cli": 2989,

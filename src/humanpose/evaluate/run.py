@@ -112,10 +112,11 @@ def read_all(
             for entry in entries
             if Path(entry).suffix.lower() in SUFFIXES
         }
-        for entry, people in files.items():
+        for entry, future in files.items():
+            people = future.result()
             about = {"file": entry, "sha256": sha256(entry)}
-            found[entry] = Candidate(Path(entry).stem, about, people.result())
-        truths = [future.result() for future in sets]
+            found[entry] = Candidate(Path(entry).stem, about, people)
+        truths = [each.result() for each in sets]
     least = rules.thresholds[0] if rules.thresholds else None
     for entry in entries:
         if entry not in found:
