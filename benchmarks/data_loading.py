@@ -134,7 +134,7 @@ def main() -> None:
         }
         for raw in (False, True):
             recipe = PackRecipe(data=[f"mpii={folder}"], raw=raw)
-            pack = folder / f"{raw}.h5"
+            pack = folder / f"{raw}.json"
             build(recipe, pack)
             dataset = ours(pack)
             rows = dataset.samples

@@ -151,7 +151,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         photographs(options.people, folder, options.batch * options.steps)
-        pack = folder / "people.h5"
+        pack = folder / "people.json"
         build(PackRecipe(data=[f"mpii={folder}"]), pack)
         shape = (options.batch, options.steps)
         runs: dict[str, tuple[Any, ...]] = {

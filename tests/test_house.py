@@ -20,12 +20,12 @@ DOCS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 # Lines that each room may have (`wc -l`). A ceiling may be lowered, or moved to another room.
 CEILINGS = {
     "api": 300,
-    "ground": 2340,
+    "ground": 2346,
     "infer": 2379,
     "media": 2217,
     "nets": 1684,
     "checkpoints": 1399,
-    "data": 3465,
+    "data": 3317,
     "train": 1390,
     "evaluate": 2510,
     "export": 687,

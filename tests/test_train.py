@@ -14,7 +14,7 @@ from humanpose.data.augment import Augmentation
 from humanpose.data.detection import PersonDataset, PersonPicture
 from humanpose.data.pose import PoseDataset
 from humanpose.errors import DivergedError, InputError, OutputError
-from humanpose.files import alone_in
+from humanpose.files import locked
 from humanpose.lab.training import network_of
 from humanpose.skeleton import BODY19, COCO17
 from humanpose.spec import ModelSpec
@@ -167,12 +167,12 @@ def test_tensorboard_shows_one_curve_of_a_run_that_was_resumed(tmp_path, samples
 def test_two_trainings_do_not_share_a_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "LOCK_WAIT_S", 0.2)
     with (
-        alone_in(tmp_path / "r", "training"),
-        pytest.raises(OutputError, match="r: another training is writing there"),
-        alone_in(tmp_path / "r", "training"),
+        locked(tmp_path / "r" / ".lock", "training"),
+        pytest.raises(OutputError, match=r"r/\.lock: another training is writing there"),
+        locked(tmp_path / "r" / ".lock", "training"),
     ):
         pass
-    with alone_in(tmp_path / "r", "training"):
+    with locked(tmp_path / "r" / ".lock", "training"):
         pass
 
 

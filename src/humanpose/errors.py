@@ -12,6 +12,8 @@ HumanPoseError                 70  something of ours went wrong
 A message is one line, names the file, and says what to do.
 """
 
+import importlib.util
+
 EXIT_USAGE = 2
 EXIT_SKIPPED = 3  # done, but some inputs had to be left out
 EXIT_INTERNAL = 70
@@ -62,6 +64,12 @@ class MissingExtraError(HumanPoseError):
 
     def __init__(self, module: str, extra: str) -> None:
         super().__init__(f"{module} is not installed; run: pip install 'humanpose[{extra}]'")
+
+
+def require(module: str, extra: str) -> None:
+    """Raise MissingExtraError if `module`, a dependency of the extra `extra`, is not installed."""
+    if importlib.util.find_spec(module) is None:
+        raise MissingExtraError(module, extra)
 
 
 def printable(text: str, length: int = 80) -> str:

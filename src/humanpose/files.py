@@ -18,7 +18,7 @@ from humanpose.errors import FormatError, InputError, LimitError, OutputError
 
 _MAX_NAME_BYTES = 255  # what ext4, APFS and NTFS allow for one name
 _FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
-LOCK_WAIT_S = 5.0  # for a process that is about to end
+_LOCK_WAIT_S = 5.0  # for a process that is about to end
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -55,7 +55,7 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
             part.unlink(missing_ok=True)
 
 
-def take_lock(handle: int) -> bool:
+def _take_lock(handle: int) -> bool:
     """Lock an open file against other processes of this machine; False if another has it."""
     try:
         import fcntl
@@ -69,31 +69,29 @@ def take_lock(handle: int) -> bool:
 
 
 @contextmanager
-def alone_in(folder: Path, what: str) -> Iterator[None]:
-    """Hold `folder`, which is made if need be, against other processes that do the same.
+def locked(path: Path, what: str) -> Iterator[IO[bytes]]:
+    """Yield the file `path`, made if need be, open to read and write and locked.
 
     The lock goes with the process; readers that it started may hold it for a few seconds more.
 
     Raises:
-        OutputError: another process holds it, and still does after some seconds.
+        OutputError: another `what` holds it, and still does after some seconds.
     """
-    lock = folder / ".lock"
-    make_parent(lock)
-    end = time.monotonic() + LOCK_WAIT_S
-    try:
-        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise output_error(lock, error) from error
-    try:
-        while not take_lock(handle):
-            if time.monotonic() > end:
-                raise OutputError(
-                    f"{folder}: another {what} is writing there; wait for it, or end it"
-                )
-            time.sleep(0.1)
-        yield
-    finally:
-        os.close(handle)
+    make_parent(path)
+    end = time.monotonic() + _LOCK_WAIT_S
+    while True:
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+        except OSError as error:
+            raise output_error(path, error) from error
+        with os.fdopen(handle, "r+b") as file:
+            # Its last holder may have removed what was opened here.
+            if _take_lock(handle) and path.exists() and os.path.samefile(handle, path):
+                yield file
+                return
+        if time.monotonic() > end:
+            raise OutputError(f"{path}: another {what} is writing there; wait for it, or end it")
+        time.sleep(0.1)
 
 
 def part_path(path: Path, token: str = "") -> Path:

@@ -254,7 +254,7 @@ def test_the_submission_file_of_mpiis_test_set(cli, tmp_path):
 
 
 def test_cpms_predictions_of_flic_are_scored_as_its_release_does(cli, tmp_path):
-    from test_readers_sets import write_flic
+    from makers.data import write_flic
 
     from humanpose.data.readers import read
 

@@ -29,7 +29,8 @@ def build(
         Path, typer.Argument(metavar="RECIPE", help="A YAML file such as recipes/mpii_lsp.yaml.")
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="The pack, an HDF5 file.")
+        Path,
+        typer.Option("--output", "-o", metavar="FILE", help="NAME.json; HDF5 files go beside it."),
     ],
     raw: Annotated[
         bool, typer.Option("--raw", help="Store pixels instead of JPEG: faster, ten times larger.")
@@ -50,7 +51,7 @@ def build(
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")] = False,
 ) -> None:
-    """Cut the people of data sets out of their pictures into one file for training.
+    """Cut the people of data sets out of their pictures into a pack for training.
 
     Run the same command again to continue an interrupted build.
     """
@@ -78,8 +79,8 @@ def build(
         typer.echo(f"left out {made['left_out']:,} persons without a box or a joint")
     rate = (made["persons"] - made["kept"]) / made["seconds"]
     typer.echo(
-        f"{output}: {made['persons']:,} persons, {output.stat().st_size / 1e6:,.1f} MB "
-        f"({made['bytes'] / 1e6:,.1f} MB of pictures), {rate:,.0f} persons/s"
+        f"{output}: {made['persons']:,} persons, {made['bytes'] / 1e6:,.1f} MB, "
+        f"{rate:,.0f} persons/s"
     )
     for part, persons in sorted(made["splits"].items()):
         typer.echo(f"  {part:<24}{persons:8,}")
@@ -156,9 +157,9 @@ def _checked(entry: str, compat: str, pictures: bool, quiet: bool) -> dict[str, 
         found = findings(
             samples, pictures=pictures, progress=lambda paths: progress(paths, "pictures", quiet)
         )
-        if pictures and is_pack(path) and (rows := Pack(path).damaged()):
-            what = "the row or its picture is not what was written"
-            found.append(Finding("error", what, tuple(map(str, rows)), len(samples)))
+        if pictures and is_pack(path) and (files := (pack := Pack(path)).damaged()):
+            what = "the file of the pack is not what was written"
+            found.append(Finding("error", what, tuple(files), len(pack.shards)))
     except InputError as error:  # the other sets are still worth checking
         found = [Finding("error", str(error), (), 0)]
     for finding in found:
@@ -200,7 +201,7 @@ def show(
     ],
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", metavar="FILE", help="A picture (.png, .jpg) or .html."),
+        typer.Option("--output", "-o", metavar="FILE", help="A picture: .png, .jpg or .webp."),
     ],
     data_set: Annotated[
         str, typer.Option(metavar="NAME", help="Take this data set of a pack only.")
@@ -226,17 +227,13 @@ def show(
     from humanpose.images import SAVE_SUFFIXES
     from humanpose.lab import contact_sheet
 
-    suffix = output.suffix.lower()
-    if suffix not in {*SAVE_SUFFIXES, ".html"}:
-        raise OutputError(f"cannot write {output}: its name ends in .png, .jpg or .html")
+    if output.suffix.lower() not in SAVE_SUFFIXES:
+        suffixes = ", ".join(sorted(SAVE_SUFFIXES))
+        raise OutputError(f"cannot write {output}: its name must end in one of {suffixes}")
     prepare_output(output, force=force)
     view = contact_sheet.View(data_set, split, _range(joints), count, flip, rotate)
     samples, missing = contact_sheet.chosen(contact_sheet.samples_of(sets), view)
-    if suffix == ".html":
-        title = f"{len(samples)} persons of {', '.join(Path(entry).name for entry in sets)}"
-        contact_sheet.write_page(output, samples, view, title)
-    else:
-        contact_sheet.write_sheet(output, samples, view)
+    contact_sheet.write_sheet(output, samples, view)
     typer.echo(f"{output}: {len(samples)} persons")
     if missing:
         typer.echo(f"{missing:,} more have no picture here")

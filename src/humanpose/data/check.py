@@ -1,4 +1,4 @@
-"""What a data set holds, what it lacks and what looks wrong in it."""
+"""Check a data set: count what it holds, find what is missing or odd."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from humanpose.data.pack import PackedSample, image_of
 from humanpose.errors import InputError
 from humanpose.images import image_size
-from humanpose.types import F32, Sample
+from humanpose.types import Sample
 
 _MARGIN = 0.02  # of a picture's longer side that a joint may lie outside
 _TINY = 16.0  # pixels of a box's longer side
@@ -43,7 +42,7 @@ class Finding:
 
 
 def summary(samples: Sequence[Sample]) -> dict[str, Any]:
-    """Persons, pictures and annotated joints of each split, and the annotated joints by name."""
+    """Return persons, pictures and joints of each split, and the annotated joints by name."""
     parts: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
         parts[sample.split].append(sample)
@@ -67,7 +66,7 @@ def summary(samples: Sequence[Sample]) -> dict[str, Any]:
 def findings(
     samples: Sequence[Sample], *, pictures: bool = False, progress: Progress = iter
 ) -> list[Finding]:
-    """Everything missing or odd in a data set, errors first.
+    """Return everything missing or odd in a data set, errors first.
 
     Args:
         samples: of one data set.
@@ -75,32 +74,44 @@ def findings(
         progress: wraps the paths of the pictures.
     """
     sizes, found = _pictures(samples, pictures, progress)
-    found += [*_duplicates(samples), *_heads(samples)]
-    persons = (
-        ("no joint is annotated", [s for s in samples if not (s.visible > 0).any()]),
-        ("a joint lies outside the picture", [s for s in samples if _outside(s, sizes)]),
-        ("left and right are likely swapped", [s for s in samples if swapped(s)]),
-        (f"the box is under {_TINY:g} px", [s for s in samples if not s.box[2:].max() >= _TINY]),
+    origins = Counter(sample.origin for sample in samples)
+    first: dict[tuple[Path, bytes], Sample] = {}
+    for sample in samples:
+        first.setdefault((sample.picture, sample.joints.tobytes()), sample)
+    has_heads = any(not np.isnan(sample.head_size) for sample in samples)
+
+    def repeated(sample: Sample) -> bool:
+        same = first[sample.picture, sample.joints.tobytes()]
+        return same is not sample and bool((sample.visible > 0).any())
+
+    rules: tuple[tuple[str, str, Callable[[Sample], object]], ...] = (
+        ("error", "the identifier comes twice", lambda s: origins[s.origin] > 1),
+        ("error", "the head size is not above zero", lambda s: s.head_size <= 0),
+        ("warning", "the head size is not known", lambda s: has_heads and np.isnan(s.head_size)),
+        ("warning", "no joint is annotated", lambda s: not (s.visible > 0).any()),
+        ("warning", "a joint lies outside the picture", lambda s: _outside(s, sizes)),
+        ("warning", "left and right are likely swapped", swapped),
+        ("warning", f"the box is under {_TINY:g} px", lambda s: not s.box[2:].max() >= _TINY),
+        ("warning", "the person comes twice in its picture", repeated),
     )
-    found += [Finding("warning", what, _persons(odd), len(samples)) for what, odd in persons if odd]
+    for level, what, odd in rules:
+        where = tuple(f"{s.picture.name}: {s.origin[1]}" for s in samples if odd(s))
+        if where:
+            found.append(Finding(level, what, where, len(samples)))
     return sorted(found, key=lambda finding: finding.level)
 
 
 def _original(sample: Sample) -> Path:
-    """The picture that a person was annotated in; not a file where it lies in a pack."""
+    """Return the picture that a person was annotated in; not a file where it lies in a pack."""
     if isinstance(sample, PackedSample):
         return Path(sample.origin[0], sample.name)
     return sample.picture
 
 
-def _persons(samples: Iterable[Sample]) -> tuple[str, ...]:
-    return tuple(f"{sample.picture.name}: {sample.origin[1]}" for sample in samples)
-
-
 def _pictures(
     samples: Sequence[Sample], whole: bool, progress: Progress
 ) -> tuple[dict[Path, tuple[int, int]], list[Finding]]:
-    """(width, height) of every picture that can be read, and the others."""
+    """Return (width, height) of every picture that can be read, and what is odd about pictures."""
     paths = {sample.picture: sample for sample in samples}
     sizes: dict[Path, tuple[int, int]] = {}
     missing, damaged = [], []
@@ -118,61 +129,30 @@ def _pictures(
                 image_of(sample)
         except InputError as error:
             damaged.append(str(error))
-    found = []
-    if missing:
-        # Annotations without any picture are of use: predictions can be scored against them.
-        level = "error" if len(missing) < len(paths) else "warning"
-        found.append(Finding(level, "the picture is not there", tuple(missing), len(paths)))
-    if damaged:
-        found.append(Finding("error", "the picture is unreadable", tuple(damaged), len(paths)))
-    return sizes, found
-
-
-def _duplicates(samples: Sequence[Sample]) -> Iterable[Finding]:
-    names = Counter(sample.origin for sample in samples)
-    twice = [sample for sample in samples if names[sample.origin] > 1]
-    if twice:
-        yield Finding("error", "the identifier comes twice", _persons(twice), len(samples))
-    same: set[tuple[Path, bytes]] = set()
-    copies = []
-    for sample in samples:
-        key = (sample.picture, sample.joints.tobytes())
-        if (sample.visible > 0).any() and key in same:
-            copies.append(sample)
-        same.add(key)
-    if copies:
-        what = "the person comes twice in its picture"
-        yield Finding("warning", what, _persons(copies), len(samples))
     splits: dict[Path, set[str]] = defaultdict(set)
     files: dict[str, set[Path]] = defaultdict(set)
     for sample in samples:
         picture = _original(sample)
         splits[picture].add(sample.split)
         files[picture.name].add(picture)
-    torn = tuple(str(path) for path, parts in splits.items() if len(parts) > 1)
-    if torn:
-        yield Finding("warning", "the picture is in two splits", torn, len(splits))
-    alike = tuple(name for name, paths in files.items() if len(paths) > 1)
-    if alike:
-        yield Finding("warning", "two pictures have this name", alike, len(splits))
-
-
-def _heads(samples: Sequence[Sample]) -> Iterable[Finding]:
-    """Head sizes that would spoil a PCKh; a set that has none at all is left alone."""
-    sizes = np.array([sample.head_size for sample in samples])
-    if np.isnan(sizes).all():
-        return
-    for level, what, bad in (
-        ("error", "the head size is not above zero", sizes <= 0),
-        ("warning", "the head size is not known", np.isnan(sizes)),
-    ):
-        if bad.any():
-            persons = _persons(samples[i] for i in np.flatnonzero(bad).tolist())
-            yield Finding(level, what, persons, len(samples))
+    torn = [str(path) for path, parts in splits.items() if len(parts) > 1]
+    alike = [name for name, pictures in files.items() if len(pictures) > 1]
+    # Annotations without any picture are of use: predictions can be scored against them.
+    level = "error" if len(missing) < len(paths) else "warning"
+    return sizes, [
+        Finding(level, what, tuple(where), of)
+        for level, what, where, of in (
+            (level, "the picture is not there", missing, len(paths)),
+            ("error", "the picture is unreadable", damaged, len(paths)),
+            ("warning", "the picture is in two splits", torn, len(splits)),
+            ("warning", "two pictures have this name", alike, len(splits)),
+        )
+        if where
+    ]
 
 
 def _outside(sample: Sample, sizes: dict[Path, tuple[int, int]]) -> bool:
-    """Whether a joint lies over 2 % of the longer side outside the picture."""
+    """Return whether a joint lies over 2 % of the longer side outside the picture."""
     if sample.picture not in sizes:
         return False
     size = np.array(sizes[sample.picture])
@@ -181,10 +161,10 @@ def _outside(sample: Sample, sizes: dict[Path, tuple[int, int]]) -> bool:
 
 
 def swapped(sample: Sample) -> bool:
-    """Whether left and right of shoulders or hips are likely exchanged.
+    """Return whether left and right of shoulders or hips are likely exchanged.
 
     The lines right - left shoulder and right - left hip point against each other (cosine under
-    -0.5) and both are over a quarter of the torso's length: nobody can turn so far at the waist.
+    -0.5) and both are over a quarter of the torso's length: no person can turn so far at the waist.
     Whole bodies labelled the wrong way round do not show in this.
     """
     names = ("left_shoulder", "right_shoulder", "left_hip", "right_hip")
@@ -192,11 +172,7 @@ def swapped(sample: Sample) -> bool:
         return False
     corners = [np.asarray(sample.joints[sample.skeleton.index(name)], float) for name in names]
     shoulders, hips = corners[0] - corners[1], corners[2] - corners[3]
-    torso = _length((corners[0] + corners[1] - corners[2] - corners[3]) / 2)
-    lengths = _length(shoulders), _length(hips)
+    torso = np.hypot(*(corners[0] + corners[1] - corners[2] - corners[3]) / 2)
+    lengths = np.hypot(*shoulders), np.hypot(*hips)
     opposite = shoulders @ hips < _OPPOSITE * lengths[0] * lengths[1]
     return bool(opposite and min(lengths) > _BROAD * torso)  # False for NaN
-
-
-def _length(line: NDArray[np.float64] | F32) -> float:
-    return float(np.hypot(*line))

@@ -1,4 +1,4 @@
-"""Training data of the person detector: whole pictures, boxes, and what must be ignored."""
+"""Training data of the person detector: whole pictures, boxes, and places to ignore."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from humanpose.images import load_image
 from humanpose.spec import ModelSpec
 from humanpose.types import F32, U8, Sample
 
-MOST = 64  # people of one input that are learnt, and places that are ignored
-_NOBODY = np.zeros((0, 4), np.float32)
-_LEAST_SIDE = 6.0  # input pixels; smaller people are ignored, not learnt
+MOST = 64  # people of one input, and places that are ignored
+_NO_BOXES = np.zeros((0, 4), np.float32)
+_LEAST_SIDE = 6.0  # input pixels; smaller people are ignored
 _LEAST_SHARE = 0.35  # of a box that must remain in the crop
 
 
@@ -30,7 +30,7 @@ class PersonPicture:
     Attributes:
         picture: path.
         boxes: (N, 4) annotated people.
-        ignore: (M, 4) places where somebody may be whom nobody annotated.
+        ignore: (M, 4) places that may hold people who are not annotated.
         split: "train" or "validation".
         origin: data set.
     """
@@ -49,7 +49,7 @@ def pictures_of(
 
     Args:
         samples: annotated persons.
-        marks: "<data set>/<file name>" -> boxes [x, y, width, height, ...] another detector found;
+        marks: "<data set>/<file name>" -> boxes [x, y, width, height, ...] of another detector;
             those that are not an annotated person, nor inside one, become places to ignore.
     """
     groups: dict[Path, list[Sample]] = defaultdict(list)
@@ -67,12 +67,12 @@ def pictures_of(
 
 
 def _unannotated(found: F32, annotated: F32) -> F32:
-    """Boxes of `found` that are nobody of `annotated`, nor a part of somebody."""
+    """Return the boxes of `found` that are no person of `annotated`, nor a part of one."""
     if not len(found):
         return found
-    somebody = iou(found, annotated).max(1) >= 0.4
+    person = iou(found, annotated).max(1) >= 0.4
     share = overlap(found, annotated) / np.maximum(found[:, 2] * found[:, 3], 1e-6)[:, None]
-    return np.asarray(found[~somebody & (share.max(1) < 0.7)], np.float32)
+    return np.asarray(found[~person & (share.max(1) < 0.7)], np.float32)
 
 
 class PersonDataset:
@@ -84,8 +84,8 @@ class PersonDataset:
         rules: random changes.
         seed: of the run.
         mosaic: chance that four pictures share one input, which makes small people in context.
-        empty: chance of an input without anybody or anything: every picture at hand has people, and
-            a net that only ever sees such pictures finds them in clouds.
+        empty: chance of an input without people: a network trained on pictures with people only
+            finds them in clouds.
     """
 
     def __init__(
@@ -109,8 +109,8 @@ class PersonDataset:
         return len(self.pictures)
 
     def __getitem__(self, key: tuple[int, int]) -> Batchable:
-        """One input: image (H, W, 3) uint8, and (MOST, 4) middle x, y, width, height of "people"
-        and of "ignore", places that must not teach anything; zeros fill the rows up.
+        """Return image (H, W, 3) uint8, and (MOST, 4) middle x, y, width, height of "people" and of
+        places to "ignore"; unused rows are zero.
         """
         epoch, index = key
         rng = generator(self.seed, epoch, index)
@@ -118,7 +118,7 @@ class PersonDataset:
         if chance < self.mosaic:
             image, boxes, ignore = self._mosaic(index, rng)
         elif chance > 1 - self.empty:
-            image, boxes, ignore = clouds(self.spec.input, rng), _NOBODY, _NOBODY
+            image, boxes, ignore = clouds(self.spec.input, rng), _NO_BOXES, _NO_BOXES
         else:
             image, boxes, ignore = self._view(self.pictures[index], self.spec.input, rng)
         image = random_pixels(image, self.rules, rng)
@@ -152,7 +152,7 @@ class PersonDataset:
 
 
 def clouds(size: tuple[int, int], rng: np.random.Generator) -> U8:
-    """A picture of `size` (width, height) with nothing in it: noise of some coarseness."""
+    """Return noise of random coarseness of `size` (width, height)."""
     coarse = int(rng.integers(2, 33))
     small = rng.integers(0, 256, (coarse, coarse * 4 // 3, 3), np.uint8)
     how = cv2.INTER_LINEAR if rng.random() < 0.7 else cv2.INTER_NEAREST
@@ -162,21 +162,14 @@ def clouds(size: tuple[int, int], rng: np.random.Generator) -> U8:
 
 
 def boxes_in_crop(boxes: F32, crop: Crop, *, least_share: float = _LEAST_SHARE) -> tuple[F32, F32]:
-    """Boxes (N, 4) of the picture, cut to the crop: (kept, lost but for a remainder).
+    """Return boxes (N, 4) of the picture cut to the crop: (kept, too little of them left).
 
-    A turned box becomes the box around it, shrunk to the area it had.
+    A rotated box becomes the box around it, shrunk to the area it had.
     """
     if not len(boxes):
         return boxes, boxes
-    corners = np.stack(
-        [
-            boxes[:, :2],
-            boxes[:, :2] + boxes[:, 2:] * [1, 0],
-            boxes[:, :2] + boxes[:, 2:],
-            boxes[:, :2] + boxes[:, 2:] * [0, 1],
-        ],
-        axis=1,
-    )
+    unit = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
+    corners = boxes[:, None, :2] + boxes[:, None, 2:] * unit
     moved = crop.to_crop(corners.astype(np.float32))
     low, high = moved.min(1), moved.max(1)
     around = np.concatenate([low, high - low], axis=1)
@@ -195,7 +188,7 @@ def boxes_in_crop(boxes: F32, crop: Crop, *, least_share: float = _LEAST_SHARE) 
 
 
 def _filled(boxes: F32) -> F32:
-    """(MOST, 4) middle x, y, width, height of boxes (N, 4), the largest first."""
+    """Return (MOST, 4) middle x, y, width, height of boxes (N, 4), the largest first."""
     boxes = boxes[np.argsort(-boxes[:, 2] * boxes[:, 3], kind="stable")][:MOST]
     rows = np.zeros((MOST, 4), np.float32)
     rows[: len(boxes)] = boxes

@@ -1,24 +1,22 @@
-"""Packs: people cut out of their pictures, in one HDF5 file that is read by plain offsets.
+"""Packs: people cut out of their pictures, in HDF5 files (shards) that an index names.
 
-    byte 0      user block of 512 bytes: MAGIC, then a digest of what was to be built
-    byte 512    an HDF5 file; its root has the attributes format, complete, about (JSON) and
-                digest (of about and rows)
-      /rows     (N,) one compound row a person, see `row_type`
-      /pictures (B,) uint8, all stored pictures end to end: JPEG files, or RGB pixels; with a
-                teacher, each is followed by that network's maps of the person, float16
+The index, a JSON file, gives the pack its name: {format, about, shards}. `about` holds skeletons,
+recipe, coding, teacher and versions; each entry of `shards` {name, persons, sha256, table}: a file
+beside the index, the SHA-256 of it and that of its table of rows. A shard is an HDF5 file with
 
-Both data sets are contiguous, so that a training never calls libhdf5, which crashes on damaged
-files: a child process looks at the structure once, pictures are read by their offsets.
+    /rows     (N,) one compound row a person, see `row_type`
+    /pictures (B,) uint8, all stored pictures end to end: JPEG files, or RGB pixels; with a
+              teacher, each is followed by that network's maps of the person, float16
+
+Both are contiguous, so that training never calls libhdf5, which crashes on damaged files: a child
+process reads the tables once, pictures are read by their offsets.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
-import threading
-import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,26 +27,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from humanpose import sandbox
-from humanpose.errors import FormatError, HumanPoseError, InputError, MissingExtraError
-from humanpose.files import file_size, input_error
+from humanpose.errors import FormatError, HumanPoseError, InputError, require
+from humanpose.files import file_size, input_error, read_limited, sha256
 from humanpose.geometry import Crop
 from humanpose.images import load_image
 from humanpose.skeleton import Skeleton
 from humanpose.types import U8, Sample
 
-FORMAT = "humanpose-pack/1"
-MAGIC = b"humanpose pack 1\n"
-USER_BLOCK = 512
+FORMAT = "humanpose-pack/2"
 SPLITS = ("train", "validation", "test")
 TEXTS = ("dataset", "name", "identifier")
+_BEGINNING = f'{{"format": "{FORMAT}"'.encode()
 _PLACES = ("joints", "box", "centre", "scale", "head_size")
+_MAX_INDEX_BYTES = 1 << 26
 _MAX_SIDE = 1 << 14
 _FARTHEST = 1e5  # pixels of a joint, box or centre
-_HASH = 16
 
 
 def row_type(joints: int, widths: Sequence[int], teacher: bool) -> np.dtype[Any]:
-    """A row of a pack: a person in pixels of its stored picture.
+    """Return the type of a row: a person in pixels of its stored picture.
 
     Args:
         joints: of the pack's common skeleton.
@@ -71,72 +68,49 @@ def row_type(joints: int, widths: Sequence[int], teacher: bool) -> np.dtype[Any]
             ("visible", "u1", joints),
             ("to_picture", "<f8", (2, 3)),  # stored pixel -> pixel of the original picture
             ("size", "<u2", 2),  # width, height of the stored picture
-            ("offset", "<u8"),  # in the file
+            ("offset", "<u8"),  # in /pictures
             ("length", "<u4"),
             *cells,
-            ("hash", "u1", _HASH),  # of the row before this column, and of the picture
         ]
     )
 
 
-def row_hash(row: np.void, data: bytes) -> bytes:
-    """BLAKE2b of a row but for its column `hash`, and of its picture and what follows that."""
-    return hashlib.blake2b(row.tobytes()[:-_HASH] + data, digest_size=_HASH).digest()
-
-
-def table_digest(about: str, rows: NDArray[Any]) -> str:
-    """BLAKE2b, 32 hexadecimal digits, of everything in a pack but its pictures."""
-    return hashlib.blake2b(about.encode() + rows.tobytes(), digest_size=_HASH).hexdigest()
-
-
+@dataclass(frozen=True, slots=True)
 class Stored:
-    """A file of which parts are read; may be used by many threads and processes at once.
+    """A file of which parts are read, by any number of threads and processes at once.
 
-    Every process opens it for itself; where a process is forked, reads by offset share nothing.
-
-    Raises:
-        InputError: if the file is not there, or has been changed since it was first opened.
+    Attributes:
+        path: of the file, absolute.
+        identity: (bytes, time of the last change) when it was first seen.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path.absolute()
-        self._lock = threading.Lock()
-        self._file: int | None = None
-        self._identity = self._look()
+    path: Path
+    identity: tuple[int, int]
+
+    @classmethod
+    def of(cls, path: Path) -> Stored:
+        """Return the file `path`. Raises InputError if it is not there."""
+        return cls(path.absolute(), (file_size(path), os.stat(path).st_mtime_ns))
 
     def read(self, offset: int, length: int) -> bytes:
-        """`length` bytes from `offset`. Raises FormatError if the file ends before that."""
+        """Return `length` bytes from `offset`.
+
+        Raises:
+            InputError: the file is not there, or was changed since it was first seen.
+            FormatError: it ends before that.
+        """
         try:
-            if hasattr(os, "pread"):
-                data = os.pread(self._open(), length, offset)
-            else:
-                with self._lock:
-                    os.lseek(self._open(), offset, os.SEEK_SET)
-                    data = os.read(self._open(), length)
+            with open(self.path, "rb", buffering=0) as file:
+                status = os.fstat(file.fileno())
+                if (status.st_size, status.st_mtime_ns) != self.identity:
+                    raise InputError(f"{self.path}: changed while it was in use; start again")
+                file.seek(offset)
+                data = file.read(length)
         except OSError as error:
             raise input_error(self.path, error) from error
         if len(data) != length:
             raise FormatError(f"{self.path}: it ends before byte {offset + length:,}")
         return data
-
-    def _open(self) -> int:
-        if self._file is None:
-            file = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-            weakref.finalize(self, os.close, file)
-            if self._look() != self._identity:
-                raise InputError(f"{self.path}: changed while it was in use; start again")
-            self._file = file
-        return self._file
-
-    def _look(self) -> tuple[int, int]:
-        size = file_size(self.path)
-        return size, os.stat(self.path).st_mtime_ns
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_identity": self._identity}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=threading.Lock(), _file=None)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, kw_only=True)
@@ -164,7 +138,7 @@ class PackedSample(Sample):
     teacher: Skeleton | None = None
 
     def image(self) -> U8:
-        """The stored picture (H, W, 3) RGB. Raises FormatError, InputError naming it."""
+        """Return the stored picture (H, W, 3) RGB. Raises FormatError, InputError naming it."""
         data = self.file.read(*self.place)
         width, height = self.crop.size
         if self.coding == "jpeg":
@@ -181,63 +155,71 @@ class PackedSample(Sample):
         return image
 
     def teacher_maps(self) -> NDArray[np.float16]:
-        """(S, J, h, w) maps of the pack's teacher, which lie where `cells` says."""
+        """Return the maps (S, J, h, w) of the pack's teacher, which lie where `cells` says."""
         data = self.file.read(sum(self.place), 2 * int(np.prod(self.maps)))
         return np.frombuffer(data, np.float16).reshape(self.maps)
 
 
 def image_of(sample: Sample) -> U8:
-    """The picture (H, W, 3) RGB that `sample`'s joints lie in. Raises InputError if unreadable."""
+    """Return the picture (H, W, 3) RGB of `sample`. Raises InputError if it is unreadable."""
     return sample.image() if isinstance(sample, PackedSample) else load_image(sample.picture)
 
 
 def has_picture(sample: Sample) -> bool:
-    """Whether there is a file to read the picture of `sample` from."""
+    """Return whether there is a file to read the picture of `sample` from."""
     return isinstance(sample, PackedSample) or sample.picture.is_file()
 
 
 class Pack:
-    """A pack that `humanpose data build` made.
+    """A pack made by `humanpose data build`: a sequence of `PackedSample`.
 
     Attributes:
-        path: of the file.
-        rows: (N,) table of `row_type`.
-        about: what it says of itself: skeletons, recipe, coding, teacher, versions.
+        path: of the index.
+        rows: (N,) table of `row_type`, of all shards.
+        about: the index's description of the pack.
     """
 
     def __init__(self, path: Path) -> None:
-        """Look at everything but the pictures.
+        """Read the index and the tables, not the pictures.
 
         Raises:
-            InputError: if there is no such file.
-            FormatError: if it is not a pack, incomplete or damaged.
-            MissingExtraError: without h5py.
+            InputError: the index or a shard is missing.
+            FormatError: it is not a pack, or is damaged.
+            MissingExtraError: h5py is not installed.
         """
         self.path = path
-        self._file = Stored(path)
+        file_size(path)
         if not is_pack(path):
             raise FormatError(f"{path}: not a pack of `humanpose data build`")
-        if importlib.util.find_spec("h5py") is None:
-            raise MissingExtraError("h5py", "data")
-        found = sandbox.parse(_parse_pack, path, timeout=9 + file_size(path) / 1e8)
+        require("h5py", "data")
         try:
-            about = found["about"].item()
+            index = _read_index(path)
+            self.about: dict[str, Any] = index["about"]
+            self.shards = {str(shard["name"]): str(shard["sha256"]) for shard in index["shards"]}
+            self._files = [Stored.of(path.parent / name) for name in self.shards]
+            found = sandbox.parse(_parse_shards, path, timeout=9 + len(self.shards) / 10)
             self.rows: NDArray[Any] = found["rows"]
-            if table_digest(about, self.rows) != found["digest"].item():
-                raise ValueError("its table is not what was written")
-            self.about: dict[str, Any] = json.loads(about)
+            self._shard = np.repeat(np.arange(len(self.shards)), found["persons"])
             self.coding = str(self.about["coding"])
             self.skeletons = [Skeleton.from_dict(s["skeleton"]) for s in self.about["skeletons"]]
             taught = self.about.get("teacher", {})
             self.maps = tuple(int(n) for n in taught.get("maps", ()))
             self.teacher = Skeleton.from_dict(taught["spec"]["skeleton"]) if self.maps else None
             self._places = [np.array(s["places"], np.int64) for s in self.about["skeletons"]]
-            self._check(*found["pictures"].tolist())
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            self._starts = found["starts"]
+            self._check(found["sizes"])
+        except (
+            KeyError,
+            TypeError,
+            ValueError,
+            IndexError,
+            AttributeError,
+            RecursionError,
+        ) as error:
             raise FormatError(f"{path}: damaged ({' '.join(str(error).split())[:200]})") from error
 
-    def _check(self, start: int, size: int) -> None:
-        """Raises ValueError unless every row can be used."""
+    def _check(self, sizes: NDArray[np.int64]) -> None:
+        """Raise ValueError unless every row can be used; `sizes` are the shards' /pictures."""
         rows, joints = self.rows, len(self.about["skeleton"]["joints"])
         fields: Any = rows.dtype.fields or {}
         widths = [fields[name][0].itemsize for name in TEXTS]
@@ -248,17 +230,22 @@ class Pack:
         if self.maps and (wrong or not 0 < np.prod(self.maps, dtype=float) < 1e8):
             raise ValueError(f"its teacher's maps are {self.maps}")
         offset, length = rows["offset"], rows["length"].astype(np.int64)
-        end = np.uint64(start + size)
-        inside = (offset >= start) & (offset <= end) & (length + self._more <= end - offset)
+        end = sizes[self._shard].astype(np.uint64)
+        more = 2 * int(np.prod(self.maps)) if self.maps else 0  # bytes of the maps
+        inside = (offset <= end) & (length + more <= end - offset)
         sides = rows["size"].astype(np.int64)
         pixels = length == 3 * sides.prod(1) if self.coding == "rgb" else length > 0
         known = [
             (p >= 0).all() and (p < joints).all() and len(p) == len(s.joints)
             for p, s in zip(self._places, self.skeletons, strict=True)
         ]
+        fits = [
+            start + size <= file.identity[0]
+            for start, size, file in zip(self._starts, sizes, self._files, strict=True)
+        ]
         if not (
             self.coding in ("rgb", "jpeg")
-            and start + size <= file_size(self.path)
+            and all(fits)
             and (inside & pixels).all()
             and ((sides > 0) & (sides <= _MAX_SIDE)).all()
             and (rows["split"] < len(SPLITS)).all()
@@ -273,17 +260,12 @@ class Pack:
         for name in TEXTS:
             np.char.decode(rows[name], "utf-8")
 
-    @property
-    def _more(self) -> int:
-        """Bytes of the maps behind each picture."""
-        return 2 * int(np.prod(self.maps)) if self.maps else 0
-
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> PackedSample:
-        """Row `index`, 0 to len - 1, in its data set's own skeleton."""
-        row = self.rows[index]
+        """Return row `index`, 0 to len - 1, in its data set's own skeleton."""
+        row, shard = self.rows[index], self._shard[index]
         places = self._places[row["skeleton"]]
         name = row["name"].decode()
         centre = row["centre"]
@@ -302,8 +284,8 @@ class Pack:
             head_size=float(row["head_size"]),
             centre=None if np.isnan(centre).any() else centre.copy(),
             scale=float(row["scale"]),
-            file=self._file,
-            place=(int(row["offset"]), int(row["length"])),
+            file=self._files[shard],
+            place=(int(self._starts[shard]) + int(row["offset"]), int(row["length"])),
             coding=self.coding,
             crop=Crop(matrix, (width, height)),
             name=name,
@@ -315,52 +297,55 @@ class Pack:
     def __iter__(self) -> Iterator[PackedSample]:
         return (self[i] for i in range(len(self)))
 
-    def damaged(self) -> list[int]:
-        """Rows whose picture is not the one that was written; reads the whole file."""
+    def damaged(self) -> list[str]:
+        """Return the names of shards that are not what was written; reads all of them."""
         return [
-            i
-            for i, row in enumerate(self.rows)
-            if row_hash(row, self._file.read(int(row["offset"]), int(row["length"]) + self._more))
-            != row["hash"].tobytes()
+            name
+            for name, digest in self.shards.items()
+            if sha256(self.path.parent / name) != digest
         ]
 
 
 def is_pack(path: Path) -> bool:
-    """Whether `path` is a file that begins as packs do."""
+    """Return whether `path` is a file that begins as the index of a pack."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
-        return file.read(len(MAGIC)) == MAGIC
+        return file.read(len(_BEGINNING)) == _BEGINNING
 
 
 def read_pack(path: Path) -> list[Sample]:
-    """Samples of a pack, each in its data set's own skeleton and in pixels of its stored picture.
-
-    Raises:
-        See Pack.
-    """
+    """Return the samples of a pack, each in its data set's own skeleton. Raises as `Pack` does."""
     return list(Pack(path))
 
 
-def _parse_pack(path: str) -> sandbox.Arrays:
+def _read_index(path: Path) -> dict[str, Any]:
+    """Return the content of an index. Raises ValueError if a shard lies in another folder."""
+    index: dict[str, Any] = json.loads(read_limited(path, _MAX_INDEX_BYTES))
+    for shard in index["shards"]:
+        if Path(shard["name"]).name != shard["name"]:
+            raise ValueError(f"{shard['name']!r} is not the name of a file beside it")
+    return index
+
+
+def _parse_shards(path: str) -> sandbox.Arrays:
+    """Return the rows of all shards, and of each shard persons, start and size of /pictures."""
     import h5py
 
-    with h5py.File(path, "r") as file:
-        texts = {name: file.attrs[name].decode() for name in ("format", "about", "digest")}
-        if texts["format"] != FORMAT or file.attrs["complete"] != 1:
-            raise ValueError(f"it is not {FORMAT} or not complete")
-        for name in ("rows", "pictures"):
-            found = file[name]
-            plain = isinstance(found, h5py.Dataset) and found.ndim == 1 and found.chunks is None
-            if not plain or found.is_virtual or found.external or found.dtype.hasobject:
-                raise ValueError(f"{name} is not a plain table")
-        rows, pictures = file["rows"], file["pictures"]
-        if pictures.dtype != np.uint8 or rows.nbytes > os.path.getsize(path):
-            raise ValueError("its tables do not fit the file")
-        start = pictures.id.get_offset()
-        return {
-            "rows": rows[()],
-            "pictures": np.array([start, pictures.size], np.int64),
-            "about": np.array(texts["about"]),
-            "digest": np.array(texts["digest"]),
-        }
+    tables, numbers = [], []
+    for shard in _read_index(Path(path))["shards"]:
+        name = Path(path).with_name(shard["name"])
+        with h5py.File(name, "r") as file:
+            for table in (file["rows"], file["pictures"]):
+                plain = isinstance(table, h5py.Dataset) and table.ndim == 1 and not table.chunks
+                if not plain or table.is_virtual or table.external or table.dtype.hasobject:
+                    raise ValueError(f"{name.name}: it is not made of plain tables")
+            rows, pictures = file["rows"], file["pictures"]
+            if pictures.dtype != np.uint8 or rows.nbytes > os.path.getsize(name):
+                raise ValueError(f"{name.name}: its tables do not fit the file")
+            tables.append(rows[()])
+            numbers.append((len(rows), pictures.id.get_offset(), pictures.size))
+        if hashlib.sha256(tables[-1].tobytes()).hexdigest() != shard["table"]:
+            raise ValueError(f"{name.name}: its table is not what was written")
+    persons, starts, sizes = np.array(numbers, np.int64).T
+    return {"rows": np.concatenate(tables), "persons": persons, "starts": starts, "sizes": sizes}

@@ -1,7 +1,8 @@
-"""What a pack will hold: the part of each picture that is kept, splits, and the table of people."""
+"""Plan of a pack: the part of each picture that is kept, the splits, the table of people."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import zlib
@@ -15,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from humanpose.data.pack import SPLITS, TEXTS, PackedSample, row_type, table_digest
+from humanpose.data.pack import SPLITS, TEXTS, PackedSample, row_type
 from humanpose.errors import InputError
 from humanpose.files import read_limited
 from humanpose.geometry import Crop, crop_of_box
@@ -23,16 +24,15 @@ from humanpose.skeleton import Skeleton, joint_map
 from humanpose.types import F32, U8, Sample
 
 _MAX_BYTES = 1 << 29  # of a picture's file
-_MAX_ABOUT = 60_000  # HDF5's attributes end at 64 KB
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """What a pack keeps of a person's picture.
+    """Rules for the stored part of a person's picture.
 
     Attributes:
         box: (width, height) of the crop that a network would be given, pixels. Larger people are
-            shrunk until they fit it; nobody is enlarged.
+            shrunk until they fit it; no person is enlarged.
         context: growth of the person's box in that crop.
         reach: side of the stored square over the longer side of that crop. With 1.75 a zoom from
             0.7, turns to 60 degrees and shifts of 8 % leave 95 % of the crops complete; the rest
@@ -48,7 +48,7 @@ class Store:
     raw: bool = False
 
     def crop(self, box: F32, picture: tuple[int, int]) -> tuple[Crop, tuple[slice, slice]]:
-        """Where the stored picture of a person lies, and its rows and columns.
+        """Return where the stored picture of a person lies, and its rows and columns.
 
         Args:
             box: of the person, picture pixels.
@@ -60,7 +60,7 @@ class Store:
         low = np.clip(np.floor(middle - half), 0, np.array(picture) - 1).astype(int)
         high = np.clip(np.ceil(middle + half), low + 1, picture).astype(int)
         factor = min(1.0, scale)
-        if ((high - low) * factor < 1).any():  # a strip of somebody outside the picture
+        if ((high - low) * factor < 1).any():  # a strip of a person outside the picture
             factor = 1.0
         width, height = np.rint((high - low) * factor).astype(int).tolist()
         # The corners, half a pixel outside the first pixels' centres, coincide.
@@ -69,7 +69,7 @@ class Store:
         return crop, (slice(low[1], high[1]), slice(low[0], high[0]))
 
     def cut(self, image: U8, crop: Crop, part: tuple[slice, slice]) -> U8:
-        """The pixels that are stored of `image`; `image` itself where that is all of it."""
+        """Return the stored pixels of `image`; `image` itself where that is all of it."""
         cut = image[part]
         factor = crop.matrix[0, 0]
         if factor < 1:  # by the factor, not to a size: that would stretch one side a little
@@ -78,7 +78,7 @@ class Store:
         return image if cut.shape == image.shape else cut
 
     def content(self, cut: U8, whole: bool, sample: Sample) -> bytes:
-        """What is written of the picture of `sample`, cut out: a JPEG file, or pixels."""
+        """Return the bytes written of the picture of `sample`, cut out: a JPEG file, or pixels."""
         if self.raw:
             return cut.tobytes()
         if whole:
@@ -90,14 +90,14 @@ class Store:
 
 
 def _file_of(sample: Sample) -> bytes:
-    """The picture of `sample` as it came; b"" if it has no file of its own."""
+    """Return the file of the picture of `sample`; b"" if it has none of its own."""
     if not isinstance(sample, PackedSample):
         return read_limited(sample.picture, _MAX_BYTES)
     return sample.file.read(*sample.place) if sample.coding == "jpeg" else b""
 
 
 def name_of(samples: Sequence[Sample]) -> list[str]:
-    """Name of each sample's picture within its data set: the path below the common folder."""
+    """Return the names of the samples' pictures: paths below the common folder of a data set."""
     folders: dict[str, set[str]] = defaultdict(set)
     for sample in samples:
         folders[sample.origin[0]].add(os.path.abspath(sample.picture.parent))
@@ -113,7 +113,7 @@ def name_of(samples: Sequence[Sample]) -> list[str]:
 def split_by_picture(
     samples: Sequence[Sample], shares: tuple[float, float, float] | None, seed: int
 ) -> list[str]:
-    """The split of each sample; all people of a picture get the same one.
+    """Return the split of each sample; all people of a picture get the same one.
 
     Args:
         samples: of any data sets.
@@ -149,7 +149,7 @@ def split_by_picture(
 
 
 def common_skeleton(skeletons: Sequence[Skeleton]) -> tuple[Skeleton, list[list[int]]]:
-    """A skeleton with every joint of `skeletons`, and where it holds the joints of each.
+    """Return a skeleton with every joint of `skeletons`, and where it holds the joints of each.
 
     Joints are the same if `skeleton.convert` takes them so; no two of one skeleton ever are.
     """
@@ -183,57 +183,60 @@ class Plan:
         samples: N persons, those of one picture together.
         rows: (N,) their rows in pixels of the original pictures.
         store: what is kept of the pictures.
-        about: JSON that the pack will carry.
-        maps: (S, J, h, w) of a teacher's maps; () without teacher.
+        about: what the pack will say of itself, a JSON value.
+        shard: persons in a file, or a few more, as those of one picture stay together.
     """
 
     samples: tuple[Sample, ...]
     rows: NDArray[Any]
     store: Store
-    about: str
-    maps: tuple[int, ...] = ()
+    about: dict[str, Any]
+    shard: int
 
     @property
     def digest(self) -> str:
-        """32 hexadecimal digits: an unfinished file with the same ones can be gone on with."""
-        paths = "\0".join(str(sample.picture) for sample in self.samples)
-        return table_digest(self.about + paths, self.rows)
+        """SHA-256, hexadecimal: an unfinished build of a plan with the same one can be kept."""
+        said = [self.about, [str(sample.picture) for sample in self.samples]]
+        text = json.dumps(said, sort_keys=True)
+        return hashlib.sha256(text.encode() + self.rows.tobytes()).hexdigest()
 
 
 def plan_of(
-    samples: Sequence[Sample], splits: Sequence[str], store: Store, about: dict[str, Any]
+    samples: Sequence[Sample],
+    splits: Sequence[str],
+    store: Store,
+    about: dict[str, Any],
+    shard: int,
 ) -> Plan:
-    """The plan of a pack of `samples`, in their order but for people of one picture, who follow
-    each other.
+    """Return the plan of a pack of `samples`, in their order, people of one picture together.
 
     Raises:
-        InputError: if there is nobody.
+        InputError: if there are no samples.
     """
     if not samples:
-        raise InputError("nobody to put into a pack: no person of these data sets has a box")
+        raise InputError("an empty pack: no person of these data sets has a box and a joint")
     first: dict[Path, int] = {}
     for i, sample in enumerate(samples):
         first.setdefault(sample.picture, i)
     order = sorted(range(len(samples)), key=lambda i: first[samples[i].picture])
+    samples, splits = [samples[i] for i in order], [splits[i] for i in order]
     skeletons = list(dict.fromkeys(sample.skeleton for sample in samples))
     common, places = common_skeleton(skeletons)
-    names = name_of(samples)
-    texts = [(*sample.origin, name) for sample, name in zip(samples, names, strict=True)]
-    columns = [[text[k].encode() for text in texts] for k in (0, 2, 1)]  # the order of TEXTS
-    widths = [max(1, *map(len, column)) for column in columns]
-    maps = tuple(about.get("teacher", {}).get("maps", ()))
-    rows = np.zeros(len(samples), row_type(len(common.joints), widths, bool(maps)))
-    rows["joints"] = np.nan
-    for row, i in zip(rows, order, strict=True):
-        sample = samples[i]
-        for name, column in zip(TEXTS, columns, strict=True):
-            row[name] = column[i]
-        kind = skeletons.index(sample.skeleton)
-        row["split"], row["skeleton"] = SPLITS.index(splits[i]), kind
+    texts = list(zip(*(sample.origin for sample in samples), strict=True))
+    columns = [np.char.encode(text, "utf-8") for text in (texts[0], name_of(samples), texts[1])]
+    widths = [column.itemsize for column in columns]
+    rows = np.zeros(len(samples), row_type(len(common.joints), widths, "teacher" in about))
+    for name, column in zip(TEXTS, columns, strict=True):
+        rows[name] = column
+    for name in ("scale", "head_size", "box", "area"):
+        rows[name] = [getattr(sample, name) for sample in samples]
+    rows["split"] = [SPLITS.index(split) for split in splits]
+    rows["joints"] = rows["centre"] = np.nan
+    for row, sample in zip(rows, samples, strict=True):
+        kind = row["skeleton"] = skeletons.index(sample.skeleton)
         row["joints"][places[kind]], row["visible"][places[kind]] = sample.joints, sample.visible
-        row["centre"] = np.nan if sample.centre is None else sample.centre
-        for name in ("scale", "head_size", "box", "area"):
-            row[name] = getattr(sample, name)
+        if sample.centre is not None:
+            row["centre"] = sample.centre
     said = about | {
         "coding": "rgb" if store.raw else "jpeg",
         "store": asdict(store),
@@ -244,10 +247,4 @@ def plan_of(
         ],
         "opencv": cv2.__version__,  # another version may encode the same pixels differently
     }
-    about_json = json.dumps(said, sort_keys=True)
-    if len(about_json) > _MAX_ABOUT:
-        raise InputError(
-            f"recipe and skeletons have {len(about_json):,} characters; a pack "
-            f"takes {_MAX_ABOUT:,}: leave out fewer pictures, or make two packs"
-        )
-    return Plan(tuple(samples[i] for i in order), rows, store, about_json, maps)
+    return Plan(tuple(samples), rows, store, said, shard)

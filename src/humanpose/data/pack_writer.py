@@ -1,48 +1,41 @@
-"""Writing packs: a file that a killed build goes on with.
+"""Writing packs: shard by shard, so that a build that was killed goes on after the last whole one.
 
-The file grows as NAME.part: its HDF5 structure is laid out in memory and written last, over the
-place that was left for it. libhdf5, which neither a kill nor a full disk leaves whole, never
-writes to the disk itself.
+A shard gets its name when it is complete and on the disk. NAME.part, a line for each of them, is
+what the next build reads; the index is written last.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
-import os
-import time
+import json
+import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from itertools import groupby
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from humanpose.data.pack import (
-    FORMAT,
-    MAGIC,
-    USER_BLOCK,
-    PackedSample,
-    image_of,
-    row_hash,
-    table_digest,
-)
+from humanpose.data.pack import FORMAT, PackedSample, image_of
 from humanpose.data.pack_plan import Plan
-from humanpose.errors import OutputError
-from humanpose.files import LOCK_WAIT_S, output_error, part_path, publish, sync, take_lock
+from humanpose.errors import InputError
+from humanpose.files import atomic_write, locked, output_error, part_path, sha256, sync
 from humanpose.geometry import Crop, compose
 from humanpose.types import F32, U8
 
-Rows = NDArray[Any]
-Row = tuple[np.void, bytes, bytes]  # of the table; its picture; the teacher's maps
+Row = tuple[np.void, bytes]  # of the table; its picture and the teacher's maps
+Shard = dict[str, Any]  # an entry of the index
 # A picture and a box in it -> maps (S, J, h, w), and picture pixel -> cell.
 Teacher = Callable[[U8, F32], tuple[NDArray[np.float16], Crop]]
 
-_BATCH = 4 << 20  # bytes of pictures that are written together
+_MAX_BYTES = 128 << 20  # of a shard's pictures; it is laid out in memory
 
 
 def write_pack(
@@ -53,74 +46,83 @@ def write_pack(
     progress: Callable[[int], None],
     teacher: Teacher | None = None,
 ) -> dict[str, int]:
-    """Build `path` as NAME.part, going on with one that has the same plan, and rename it.
+    """Build the pack `path`, keeping the shards of an unfinished build of the same plan.
 
-    Constant memory but for the table of rows. The file does not depend on `workers`, nor on
-    whether it was built in one go.
+    Memory for the plan and one shard. The files depend neither on `workers` nor on whether they
+    were built in one go. A pack that was there stays whole until the new one is complete.
 
     Args:
-        path: gets the pack; a file there stays whole until the new one is complete.
+        path: gets the index; shards lie beside it.
         plan: what to write.
         workers: threads that decode and encode.
         progress: called with the number of finished rows.
         teacher: makes the maps that the plan speaks of; called from several threads.
 
     Returns:
-        persons, those of them that an unfinished file held already, and bytes of the pictures.
+        persons, those of them that an unfinished build left, and bytes of the shards.
 
     Raises:
         InputError: naming a picture that cannot be read.
-        OutputError: the disk is full, another build writes the same file ...
+        OutputError: the disk is full, another build writes the same pack ...
     """
-    work = partial(_people, plan, teacher)
     try:
-        with _Part(part_path(path), plan) as part:
-            kept = part.done
+        with locked(part_path(path), "build") as journal:
+            digest = plan.digest
+            shards = _kept(journal, digest, path.parent)
+            kept = done = sum(shard["persons"] for shard in shards)
+            rows: list[Row] = []
+            size = 0
             with ThreadPoolExecutor(workers) as pool:
-                for people in _in_order(pool, work, plan, kept, ahead=4 * workers):
-                    for row in people:
-                        part.append(*row)
-                    progress(part.done)
-            size = part.finish()
-        publish(part.path, path)
+                work = partial(_people, plan, teacher)
+                for people in _in_order(pool, work, plan, done, ahead=4 * workers):
+                    rows += people
+                    done += len(people)
+                    size += sum(len(data) for _, data in people)
+                    if len(rows) >= plan.shard or size > _MAX_BYTES or done == len(plan.rows):
+                        name = f"{path.stem}-{digest[:8]}-{len(shards):04}.h5"
+                        shards.append(_write_shard(path.with_name(name), rows))
+                        journal.write(json.dumps(shards[-1]).encode() + b"\n")
+                        sync(journal)
+                        rows, size = [], 0
+                    progress(done)
+            with atomic_write(path) as file:
+                index = {"format": FORMAT, "about": plan.about, "shards": shards}
+                file.write(json.dumps(index).encode())
+            total = _clean_up(path, {shard["name"] for shard in shards})
     except OSError as error:
         raise output_error(path, error) from error
-    return {"persons": len(plan.rows), "kept": kept, "bytes": size}
+    return {"persons": len(plan.rows), "kept": kept, "bytes": total}
 
 
 def _in_order(
     pool: ThreadPoolExecutor,
-    work: Callable[[int, int], list[Row]],
+    work: Callable[[list[int]], list[Row]],
     plan: Plan,
     start: int,
     *,
     ahead: int,
 ) -> Iterator[list[Row]]:
-    """What `work` makes of one picture after the other, from row `start`; few are kept waiting."""
+    """Yield the rows of one picture after the other, from row `start`; few are kept waiting."""
     waiting: deque[Future[list[Row]]] = deque()
+    pictures = groupby(range(start, len(plan.samples)), lambda i: plan.samples[i].picture)
     try:
-        while start < len(plan.samples) or waiting:
-            while start < len(plan.samples) and len(waiting) < ahead:
-                end = start + 1
-                while end < len(plan.samples) and (
-                    plan.samples[end].picture == plan.samples[start].picture
-                ):
-                    end += 1
-                waiting.append(pool.submit(work, start, end))
-                start = end
+        for _, people in pictures:
+            waiting.append(pool.submit(work, list(people)))
+            if len(waiting) == ahead:
+                yield waiting.popleft().result()
+        while waiting:
             yield waiting.popleft().result()
     finally:
-        for future in waiting:
-            future.cancel()
+        pool.shutdown(cancel_futures=True)
 
 
-def _people(plan: Plan, teacher: Teacher | None, start: int, end: int) -> list[Row]:
-    """Rows `start` to `end`, who are in one picture, and what is stored with them."""
-    image = image_of(plan.samples[start])
+def _people(plan: Plan, teacher: Teacher | None, people: list[int]) -> list[Row]:
+    """Return the rows of the people of one picture, and what is stored with them."""
+    image = image_of(plan.samples[people[0]])
     found = []
-    for sample, row in zip(plan.samples[start:end], plan.rows[start:end], strict=True):
+    for i in people:
+        sample, row = plan.samples[i], plan.rows[i].copy()
         crop, part = plan.store.crop(sample.box, (image.shape[1], image.shape[0]))
-        row = row.copy()
         factor = crop.matrix[0, 0]
         row["joints"] = crop.to_crop(row["joints"])
         row["centre"] = crop.to_crop(row["centre"])
@@ -134,141 +136,75 @@ def _people(plan: Plan, teacher: Teacher | None, start: int, end: int) -> list[R
             matrix = compose(matrix, sample.crop.matrix)
         row["to_picture"] = cv2.invertAffineTransform(matrix)
         row["size"] = crop.size
-        cut, maps = plan.store.cut(image, crop, part), b""
+        cut = plan.store.cut(image, crop, part)
+        data = plan.store.content(cut, cut is image, sample)
+        row["length"] = len(data)
         if teacher:
-            made, cells = teacher(cut, row["box"])
-            row["cells"], maps = cells.matrix, made.tobytes()
-        found.append((row, plan.store.content(cut, cut is image, sample), maps))
+            maps, cells = teacher(cut, row["box"])
+            row["cells"] = cells.matrix
+            data += maps.tobytes()
+        found.append((row, data))
     return found
 
 
-def _structure(rows: Rows, size: int, about: str, digest: str) -> tuple[bytes, int, int]:
-    """The HDF5 structure of a pack, without what `rows` and `pictures` hold, and where they lie."""
+def _kept(journal: IO[bytes], digest: str, folder: Path) -> list[Shard]:
+    """Return the whole shards of an unfinished build, and cut `journal` after them.
+
+    Args:
+        journal: a line with the digest of the build's plan, then one for each shard.
+        digest: of the present plan; shards of another one are not kept.
+        folder: of the shards.
+    """
+    shards: list[Shard] = []
+    lines = journal.read().split(b"\n")
+    end = len(digest) + 1
+    for line in lines[1:] if lines[0] == digest.encode() else ():
+        try:
+            shard = json.loads(line)
+            if sha256(folder / shard["name"]) != shard["sha256"]:
+                break
+        except (InputError, ValueError, LookupError, TypeError):  # a torn line, a missing file
+            break
+        shards.append(shard)
+        end += len(line) + 1
+    journal.seek(0)
+    journal.write(digest.encode() + b"\n")
+    journal.truncate(end)
+    journal.seek(end)
+    return shards
+
+
+def _clean_up(path: Path, names: set[str]) -> int:
+    """Remove the journal and what other builds of `path` left; return the bytes of the shards."""
+    ours = re.compile(re.escape(path.stem) + r"-[0-9a-f]{8}-\d{4,}\.h5(\.[0-9a-f]{8}\.part)?")
+    for file in path.parent.iterdir():
+        if ours.fullmatch(file.name) and file.name not in names:
+            file.unlink()
+    with suppress(PermissionError):  # Windows keeps a file that is open
+        part_path(path).unlink()
+    return sum((path.parent / name).stat().st_size for name in names)
+
+
+def _write_shard(path: Path, rows: list[Row]) -> Shard:
+    """Write one shard and return its entry in the index."""
     import h5py
 
-    def table(name: str, dtype: np.dtype[Any], length: int) -> int:
-        kind = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-        kind.set_layout(h5py.h5d.CONTIGUOUS)
-        kind.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-        kind.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-        kind.set_obj_track_times(False)
-        space = h5py.h5s.create_simple((length,))
-        made = h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(dtype), space, kind)
-        return int(made.get_offset())
-
+    ends = np.cumsum([len(data) for _, data in rows])
+    table = np.array([row for row, _ in rows])
+    table["offset"][1:] = ends[:-1]
+    # In memory: libhdf5 does not survive a disk that is full.
     out = io.BytesIO()
-    with h5py.File(out, "w", userblock_size=USER_BLOCK, libver="earliest") as file:
-        for key, value in (("format", FORMAT), ("about", about), ("digest", digest)):
-            file.attrs[key] = np.bytes_(value.encode())
-        file.attrs["complete"] = np.uint8(1)
-        rows_at = table("rows", rows.dtype, len(rows))
-        pictures_at = table("pictures", np.dtype(np.uint8), size)
-    if len(out.getvalue()) > pictures_at:
-        raise OSError("HDF5 laid the file out in an order that cannot be written")
-    return out.getvalue(), rows_at, pictures_at
-
-
-class _Part:
-    """An unfinished pack, from its beginning or from where an earlier build stopped."""
-
-    def __init__(self, path: Path, plan: Plan) -> None:
-        self.path = path
-        self.plan = plan
-        self.rows = np.zeros_like(plan.rows)
-        self.done = 0
-        self._mark = (MAGIC + plan.digest.encode()).ljust(USER_BLOCK, b"\0")
-        _, self._rows_at, self._start = _structure(self.rows, 1, plan.about, "0" * 32)
-        self._end = self._start
-        self._waiting: list[bytes] = []
-        self._waiting_bytes = self._written = 0
-
-    def __enter__(self) -> _Part:
-        self._file = _open_alone(self.path)
-        if self._file.read(USER_BLOCK) == self._mark:
-            self._keep()
-        self._file.truncate(self._end if self.done else 0)
-        self._file.seek(0)
-        self._file.write(self._mark)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        try:
-            with suppress(OSError):  # what can still be written need not be made again
-                self._flush()
-        finally:
-            self._file.close()
-
-    def _keep(self) -> None:
-        """Take over the rows that are whole."""
-        self._file.seek(self._rows_at)
-        stored = self._file.read(self.rows.nbytes)
-        whole = len(stored) // self.rows.itemsize
-        rows = np.frombuffer(stored, self.rows.dtype, whole)
-        self._file.seek(self._end)
-        size = os.fstat(self._file.fileno()).st_size
-        more = 2 * int(np.prod(self.plan.maps)) if self.plan.maps else 0
-        for row in rows:
-            length = int(row["length"]) + more
-            if row["offset"] != self._end or not more < length <= size - self._end:
-                break
-            data = self._file.read(length)
-            if row_hash(row, data) != row["hash"].tobytes():
-                break
-            self.rows[self.done] = row
-            self.done += 1
-            self._end += len(data)
-        self._written = self.done
-
-    def append(self, row: np.void, picture: bytes, maps: bytes) -> None:
-        """The next row, and what is stored with it."""
-        row["offset"], row["length"] = self._end, len(picture)
-        data = picture + maps
-        row["hash"] = np.frombuffer(row_hash(row, data), np.uint8)
-        self.rows[self.done] = row
-        self.done += 1
-        self._end += len(data)
-        self._waiting.append(data)
-        self._waiting_bytes += len(data)
-        if self._waiting_bytes > _BATCH:
-            self._flush()
-
-    def _flush(self) -> None:
-        self._file.seek(self._end - self._waiting_bytes)
-        self._file.write(b"".join(self._waiting))
-        self._file.seek(self._rows_at + self._written * self.rows.itemsize)
-        self._file.write(self.rows[self._written : self.done].tobytes())
-        self._file.flush()
-        self._waiting, self._waiting_bytes, self._written = [], 0, self.done
-
-    def finish(self) -> int:
-        """Write what makes it an HDF5 file; returns the bytes of all pictures."""
-        self._flush()
-        size = self._end - self._start
-        digest = table_digest(self.plan.about, self.rows)
-        head, rows_at, start = _structure(self.rows, size, self.plan.about, digest)
-        if (rows_at, start) != (self._rows_at, self._start):
-            raise OSError("HDF5 laid the file out differently than before")
-        for low, high in ((USER_BLOCK, rows_at), (rows_at + self.rows.nbytes, start)):
-            self._file.seek(low)
-            self._file.write(head[low:high])
-        sync(self._file)
-        return size
-
-
-def _open_alone(path: Path) -> BinaryIO:
-    """`path` to read and write, made if need be, locked against another build.
-
-    Raises:
-        OutputError: if another build still writes it after some seconds.
-    """
-    end = time.monotonic() + LOCK_WAIT_S
-    while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
-        file = os.fdopen(handle, "r+b")
-        # A build that has just ended may have renamed what we opened.
-        if take_lock(handle) and path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
-            return file
-        file.close()
-        if time.monotonic() > end:
-            raise OutputError(f"{path}: another build is writing it; wait for it, or end it")
-        time.sleep(0.1)
+    with h5py.File(out, "w", libver="earliest") as file:
+        file["rows"] = table
+        pictures = file.create_dataset("pictures", (int(ends[-1]),), np.uint8)
+        for start, (_, data) in zip(table["offset"], rows, strict=True):
+            pictures[start : start + len(data)] = np.frombuffer(data, np.uint8)
+    content = out.getbuffer()
+    with atomic_write(path) as target:
+        target.write(content)
+    return {
+        "name": path.name,
+        "persons": len(rows),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "table": hashlib.sha256(table.tobytes()).hexdigest(),
+    }

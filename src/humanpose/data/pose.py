@@ -1,7 +1,7 @@
 """Training data of a pose network: one crop a person, with heat-map targets.
 
-A person's way: box -> crop (with random changes composed) -> one warp -> pixels changed ->
-joints carried into the crop -> target maps (targets.py) and what is known of each joint.
+Box -> crop, composed with random changes -> one warp -> random changes of pixels -> joints in
+pixels of the crop -> target maps (targets.py) and the state of each joint.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class PoseDataset:
         seed: of the run.
         targets: how joints become maps.
         taught: also give the maps of the packs' teacher; `has_teacher` must hold of the samples.
-        everybody: who else may be in the pictures, for targets of all people; None = `samples`.
+        all_people: of the pictures, for targets that show them all; None = `samples`.
         sizes: (width, height) of crops in place of `spec.input`.
     """
 
@@ -60,7 +60,7 @@ class PoseDataset:
         seed: int = 0,
         targets: Targets = Targets(),
         taught: bool = False,
-        everybody: Sequence[Sample] | None = None,
+        all_people: Sequence[Sample] | None = None,
         sizes: Sequence[tuple[int, int]] = (),
     ) -> None:
         self.samples = tuple(samples)
@@ -70,13 +70,13 @@ class PoseDataset:
         self.seed = seed
         self.targets = targets
         self.taught = taught
-        self._others = neighbours(samples, everybody) if targets.rule == "cpm" else None
+        self._others = neighbours(samples, all_people) if targets.rule == "cpm" else None
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, key: tuple[int, ...]) -> Batchable:
-        """One crop: image (H, W, 3) uint8, known (J,): INSIDE, OUTSIDE ..., maps of `targets`."""
+        """Return image (H, W, 3) uint8, known (J,): INSIDE, OUTSIDE ..., and maps of `targets`."""
         epoch, index, *size = key
         spec = self._sized[size[0] if size else 0]
         sample = self.samples[index]
@@ -109,19 +109,19 @@ class PoseDataset:
 
 
 def has_teacher(sample: Sample, skeleton: Skeleton) -> bool:
-    """Whether `sample` comes with a teacher's maps of all joints of `skeleton`."""
+    """Return whether `sample` has a teacher's maps of all joints of `skeleton`."""
     teacher = sample.teacher if isinstance(sample, PackedSample) else None
     return teacher is not None and bool((joint_map(teacher, skeleton) >= 0).all())
 
 
 def joints_in(crop: Crop, sample: Sample, skeleton: Skeleton, flipped: bool) -> F32:
-    """(J, 2) joints of `sample` as `skeleton`'s, in pixels of a crop that may be mirrored."""
+    """Return joints (J, 2) of `sample` as `skeleton`'s, in pixels of a crop, maybe mirrored."""
     joints = crop.to_crop(convert(sample.joints, sample.skeleton, skeleton))
     return joints[skeleton.flip_index] if flipped else joints
 
 
 def joint_state(joints: F32, size: tuple[int, int]) -> NDArray[np.int64]:
-    """(J,) INSIDE or OUTSIDE a crop of `size` (width, height), UNKNOWN where `joints` is NaN.
+    """Return (J,): INSIDE or OUTSIDE a crop of `size` (width, height), UNKNOWN for NaN.
 
     A joint that is annotated but lies outside the crop is known to be absent from it; one that
     is not annotated may or may not be there.
@@ -135,7 +135,7 @@ def joint_state(joints: F32, size: tuple[int, int]) -> NDArray[np.int64]:
 def half_body_box(
     joints: F32, skeleton: Skeleton, rng: np.random.Generator, *, default: F32
 ) -> F32:
-    """Box around the upper or the lower body, or `default` where too few joints are known."""
+    """Return the box of the upper or lower body, or `default` where too few joints are known."""
     lower = _is_lower(skeleton)
     chosen = lower if rng.random() < 0.3 else ~lower
     half = joints[chosen]
@@ -148,7 +148,7 @@ def half_body_box(
 def hrnet_half_body_box(
     joints: F32, skeleton: Skeleton, rng: np.random.Generator, *, default: F32
 ) -> F32:
-    """The same by HRNet's rule: of people with more than eight known joints, about their mean.
+    """Return a half-body box by HRNet's rule: with more than eight known joints, about their mean.
 
     Source: `JointsDataset.half_body_transform` of the official repository. Its coin (a normal
     number below 0.5) chooses the upper body in 69 % of the cases.
@@ -171,7 +171,7 @@ def _is_lower(skeleton: Skeleton) -> NDArray[np.bool_]:
 
 
 def with_square_box(sample: Sample, rule: str) -> Sample:
-    """`sample` with the box that HRNet ("hrnet") or CPM ("cpm") cut, by centre and scale.
+    """Return `sample` with the box that HRNet ("hrnet") or CPM ("cpm") cut, by centre and scale.
 
     A square of 200 px x scale about the centre, HRNet's 15 px x scale lower. A sample without
     centre or scale keeps its own box.
@@ -185,5 +185,5 @@ def with_square_box(sample: Sample, rule: str) -> Sample:
 
 
 def worker_init(_: int) -> None:
-    """Workers share the cores with the training; OpenCV must not start threads of its own."""
+    """Set up a loader's process: it shares the cores, so OpenCV starts no threads of its own."""
     cv2.setNumThreads(0)

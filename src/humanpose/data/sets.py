@@ -17,7 +17,7 @@ Marks = dict[str, list[list[float]]]
 
 
 def resolved(path: str) -> Path:
-    """`path` with ~ and environment variables filled in.
+    """Return `path` with ~ and environment variables filled in.
 
     Raises:
         InputError: if a variable is not set.
@@ -29,7 +29,7 @@ def resolved(path: str) -> Path:
 
 
 def data_path(entry: str) -> tuple[str, Path]:
-    """(name, path) of "NAME=PATH", of "NAME" below $HUMANPOSE_DATA, or of a pack's file alone.
+    """Return (name, path) of "NAME=PATH", of "NAME" in $HUMANPOSE_DATA, or of a pack's file.
 
     Raises:
         InputError: if the path is missing, or only a name is given and the variable is not set.
@@ -49,7 +49,7 @@ def data_path(entry: str) -> tuple[str, Path]:
 
 
 def each_set(entry: str) -> list[str]:
-    """`entry`, or NAME=PATH of every data set in the pack that it names."""
+    """Return `entry`, or NAME=PATH of every data set in the pack that it names."""
     name, path = data_path(entry)
     if name != "pack":
         return [entry]
@@ -57,27 +57,27 @@ def each_set(entry: str) -> list[str]:
 
 
 def evenly(items: Sequence[T], most: int | None) -> list[T]:
-    """At most so many of `items`, evenly spread, in their order; None = all."""
+    """Return at most so many of `items`, evenly spread, in their order; None = all."""
     if most is None or len(items) <= most:
         return list(items)
     return [items[i * len(items) // most] for i in range(most)]
 
 
 def part_of(samples: Sequence[Sample], split: str, name: str) -> list[Sample]:
-    """The samples of a split; "all" is every one.
+    """Return the samples of a split; "all" takes every one.
 
     Raises:
         InputError: if the set `name` has none.
     """
     part = [sample for sample in samples if split in ("all", sample.split)]
     if not part:
-        there = ", ".join(sorted({sample.split for sample in samples})) or "nobody"
+        there = ", ".join(sorted({sample.split for sample in samples})) or "none"
         raise InputError(f"data {name}: no samples in its {split!r} part; it has {there}")
     return part
 
 
 def read_marks(entry: str | None) -> Marks:
-    """Boxes of people another detector found, by "<data set>/<file name>"; {} for None.
+    """Return boxes found by another detector, by "<data set>/<file name>"; {} for None.
 
     Raises:
         InputError, FormatError: if the file is missing or is not such a table.

@@ -1,6 +1,6 @@
-"""What a network is to answer: heat maps of the joints, by this project's rule or an author's.
+"""Training targets: heat maps per joint, by this project's rule or that of a publication.
 
-Maps come with a weight a map: how much its errors count, 0 where nobody knows the answer.
+Each map has a weight: how much its errors count, 0 where the joint is not annotated.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from humanpose.skeleton import Skeleton, joint_map
 from humanpose.spec import ModelSpec
 from humanpose.types import F32, Sample
 
-# What a joint's `known` value says.
+# States of a joint in a crop.
 UNKNOWN, INSIDE, OUTSIDE = 0, 1, 2
 _LEAST = np.exp(-4.6052)  # CPM's maps end where a Gaussian falls below one percent
 
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """How joints become maps.
+    """Rules for heat maps.
 
     Attributes:
         rule: "exact" (a Gaussian about the joint itself), "hrnet" (about the nearest cell, cut at
-            3 sigma) or "cpm" (two sets of maps, of the person and of everybody, with background).
+            3 sigma) or "cpm" (two sets of maps, of the person and of all people, with background).
         sigma: of the Gaussians, cells.
         compat: the authors' quirks too. hrnet: a joint one cell too far left or above counts
             although its map is empty, and positions just outside are rounded inwards; cpm: a joint
@@ -49,7 +49,7 @@ class Targets:
     def maps(
         self, joints: F32, known: NDArray[np.int64], others: F32, spec: ModelSpec
     ) -> dict[str, F32]:
-        """The maps of a crop.
+        """Return the maps of a crop.
 
         Args:
             joints: (J, 2) of the person, crop pixels; NaN = not annotated.
@@ -81,7 +81,7 @@ class Targets:
     def _hrnet_cells(
         self, joints: F32, spec: ModelSpec, shape: tuple[int, int]
     ) -> tuple[F32, NDArray[np.bool_]]:
-        """Whole cells (J, 2), NaN if unknown, and (J,) which of them count.
+        """Return whole cells (J, 2), NaN if unknown, and (J,) which of them count.
 
         Source: `JointsDataset.generate_target` of the official repository.
         """
@@ -111,7 +111,7 @@ class Targets:
 
 
 def _near(cells: F32, shape: tuple[int, int], *, radius: int) -> NDArray[np.bool_]:
-    """(J, h, w) whether a place is at most `radius` cells off in x and in y."""
+    """Return (J, h, w): is a place at most `radius` cells off in x and in y?"""
     h, w = shape
     across = np.abs(np.arange(w) - cells[:, :1]) <= radius
     down = np.abs(np.arange(h) - cells[:, 1:]) <= radius
@@ -123,11 +123,11 @@ def _with_background(maps: F32) -> F32:
 
 
 def neighbours(
-    samples: Sequence[Sample], everybody: Sequence[Sample] | None = None
+    samples: Sequence[Sample], all_people: Sequence[Sample] | None = None
 ) -> list[tuple[Sample, ...]]:
-    """Of each sample the other people in its picture, each once, of `everybody` (or `samples`)."""
+    """Return for each sample the others of `all_people` (or `samples`) in its picture."""
     pictures: dict[tuple[Path, str, str], dict[tuple[str, str], Sample]] = defaultdict(dict)
-    for sample in samples if everybody is None else everybody:
+    for sample in samples if all_people is None else all_people:
         pictures[_picture(sample)][sample.origin] = sample
     return [
         tuple(other for key, other in pictures[_picture(sample)].items() if key != sample.origin)
@@ -136,14 +136,15 @@ def neighbours(
 
 
 def _picture(sample: Sample) -> tuple[Path, str, str]:
-    """What tells pictures apart; people of one picture lie in several cut-outs of a pack."""
+    """Return a key of the picture; people of one picture lie in several cut-outs of a pack."""
     if isinstance(sample, PackedSample):
-        return sample.file.path, sample.origin[0], sample.name
+        pack = sample.picture.parents[len(Path(sample.name).parts)]
+        return pack, sample.origin[0], sample.name
     return sample.picture, "", ""
 
 
 def in_pixels_of(sample: Sample, other: Sample) -> F32:
-    """(J, 2) joints of `other` in pixels of the picture that `sample` lies in."""
+    """Return the joints (J, 2) of `other` in pixels of the picture of `sample`."""
     if isinstance(sample, PackedSample) and isinstance(other, PackedSample):
         return sample.crop.to_crop(other.crop.to_picture(other.joints))
     return other.joints
@@ -158,7 +159,7 @@ def carried(
     *,
     flipped: bool,
 ) -> F32:
-    """A teacher's maps as it would have made them in another crop of the picture.
+    """Warp a teacher's maps into another crop of the picture.
 
     Args:
         maps: (S, J, h, w) of S stages, without background.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from humanpose.data.parsers.matlab import column, field, number, records, variables
+from humanpose.data.parsers.tables import column, field, number, records, variables
 from humanpose.data.readers.common import parse
 from humanpose.errors import InputError
 from humanpose.files import atomic_write

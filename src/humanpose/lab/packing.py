@@ -1,15 +1,9 @@
-"""From a recipe to a pack, in a child process.
-
-Whatever a picture or a disk does to it, the caller is left with one error and a file that the
-next call goes on with.
-"""
+"""Build packs: from a recipe to the samples, and to their shards."""
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -26,17 +20,16 @@ from humanpose.data.pack_plan import Plan, Store, plan_of, split_by_picture
 from humanpose.data.pack_writer import Teacher, write_pack
 from humanpose.data.readers import read
 from humanpose.data.sets import data_path
-from humanpose.errors import EXIT_IO, EXIT_USAGE, HumanPoseError, InputError, OutputError
+from humanpose.errors import OutputError, require
 from humanpose.files import prepare_output, sha256
 from humanpose.geometry import Crop
 from humanpose.types import F32, U8
 
 Report = dict[str, Any]
-_REPORT_EVERY_S = 0.2
 
 
 class Shares(BaseModel):
-    """Of each data set's pictures, in sum 1."""
+    """Shares of each data set's pictures, in sum 1."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -52,7 +45,7 @@ class Shares(BaseModel):
 
 
 class PackRecipe(BaseModel):
-    """What to pack, and how; `recipes/*.yaml` are examples."""
+    """Recipe of a pack: data sets, splits, and what is kept; `recipes/*.yaml` are examples."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -65,9 +58,10 @@ class PackRecipe(BaseModel):
     quality: int = Field(92, ge=1, le=100, description="of JPEG")
     raw: bool = Field(False, description="pixels in place of JPEG")
     leave_out: list[str] = Field([], description="file names of pictures not to take")
+    shard: int = Field(2000, ge=1, description="persons in each HDF5 file of the pack")
 
     def store(self) -> Store:
-        """What is kept of the pictures."""
+        """Return what is kept of the pictures."""
         box = (self.box, self.box) if isinstance(self.box, int) else self.box
         return Store(box, self.context, self.reach, self.quality, self.raw)
 
@@ -81,67 +75,50 @@ def build(
     teacher: str | None = None,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Report:
-    """Build the pack `output` in a child process.
+    """Build a pack.
 
     Args:
         recipe: what it holds.
-        output: gets it; grows as NAME.part beside it.
+        output: its index, NAME.json; the shards lie beside it.
         force: replace a pack that is there.
         workers: threads; 0 = as many as there are cores.
         teacher: a pose network, by name or file, whose maps of each person are stored too.
         progress: called with (finished, all) persons.
 
     Returns:
-        persons, kept (found in an unfinished NAME.part), bytes (of pictures), left_out (persons
-        without a box or a joint), splits ({"set split": persons}), seconds.
+        persons, kept (of them, from an unfinished build), bytes, left_out (persons without a box
+        or a joint), splits ({"set split": persons}), seconds.
 
     Raises:
         InputError: a data set or a picture cannot be read.
-        OutputError: the file exists, the disk is full, the child was ended.
+        OutputError: the file exists, the disk is full.
+        MissingExtraError: h5py is not installed.
     """
+    require("h5py", "data")
+    if output.suffix != ".json":
+        raise OutputError(f"cannot write {output}: the name of a pack ends in .json")
     prepare_output(output, force=force)
-    job = {
-        "recipe": recipe.model_dump(mode="json"),
-        "output": str(output),
-        "workers": workers or os.cpu_count() or 1,
-        "teacher": teacher,
-    }
-    child = subprocess.Popen(
-        [sys.executable, "-P", "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    start = time.monotonic()
+    teach, taught = _load_teacher(teacher) if teacher else (None, None)
+    made, left_out = plan(recipe, taught)
+    summary = write_pack(
+        output,
+        made,
+        workers=workers or os.cpu_count() or 1,
+        progress=lambda done: progress(done, len(made.rows)),
+        teacher=teach,
     )
-    try:
-        assert child.stdin and child.stdout
-        with child.stdin as pipe:
-            pipe.write(json.dumps(job).encode())
-        last: Report = {}
-        for line in child.stdout:
-            last = json.loads(line)
-            if "done" in last:
-                progress(last["done"], last["of"])
-        code = child.wait()
-    finally:
-        child.kill()
-        child.wait()
-        if child.stdout:
-            child.stdout.close()
-    if "error" in last:
-        kind = {EXIT_IO: OutputError, EXIT_USAGE: InputError}.get(last["code"], HumanPoseError)
-        raise kind(last["error"])
-    if code != 0 or "persons" not in last:
-        end = f"signal {-code}" if code < 0 else f"exit code {code}"
-        raise OutputError(
-            f"cannot write {output}: the building process was ended ({end}); "
-            "run the command again to go on where it stopped"
-        )
-    return last
+    splits = Counter(f"{row['dataset'].decode()} {SPLITS[row['split']]}" for row in made.rows)
+    seconds = round(time.monotonic() - start, 3)
+    return {**summary, "left_out": left_out, "splits": splits, "seconds": seconds}
 
 
 def plan(recipe: PackRecipe, teacher: Report | None = None) -> tuple[Plan, int]:
-    """What `recipe` will hold, and how many persons are left out: without a box, or a joint.
+    """Return the plan of a pack and how many persons are left out, without a box or a joint.
 
     Args:
         recipe: of the pack.
-        teacher: what the pack says of it.
+        teacher: description of the teacher for the pack's index.
     """
     sets = [data_path(entry) for entry in recipe.data]
     samples = [s for entry in sets for s in read(*entry) if s.picture.name not in recipe.leave_out]
@@ -154,11 +131,12 @@ def plan(recipe: PackRecipe, teacher: Report | None = None) -> tuple[Plan, int]:
     # Paths say nothing about the content, and would give away the maker's folders.
     said = recipe.model_dump(mode="json") | {"data": [name for name, _ in sets]}
     about = {"recipe": said} | ({"teacher": teacher} if teacher else {})
-    return plan_of(usable, splits, recipe.store(), about), len(samples) - len(usable)
+    made = plan_of(usable, splits, recipe.store(), about, recipe.shard)
+    return made, len(samples) - len(usable)
 
 
 def _load_teacher(name: str) -> tuple[Teacher, Report]:
-    """A pose network that gives its maps of a person, and what a pack says of it."""
+    """Return a function that makes a network's maps of a person, and its description."""
     from humanpose.api import load_model
     from humanpose.infer.options import InferenceOptions
     from humanpose.infer.topdown import TopDown
@@ -176,39 +154,3 @@ def _load_teacher(name: str) -> tuple[Teacher, Report]:
     maps, _ = teach(np.zeros((64, 64, 3), np.uint8), np.array([8, 8, 40, 40], np.float32))
     about = {"spec": json.loads(spec.to_json()), "sha256": sha256(path), "maps": maps.shape}
     return teach, about
-
-
-def _child() -> None:
-    job = json.load(sys.stdin)
-    start = shown = time.monotonic()
-    output = Path(job["output"])
-
-    def report(value: Report) -> None:
-        try:
-            print(json.dumps(value), flush=True)
-        except BrokenPipeError:  # whoever wanted the pack is gone
-            os._exit(EXIT_IO)
-
-    def progress(done: int) -> None:
-        nonlocal shown
-        if time.monotonic() - shown > _REPORT_EVERY_S:
-            shown = time.monotonic()
-            report({"done": done, "of": len(made.rows)})
-
-    try:
-        teacher, taught = _load_teacher(job["teacher"]) if job["teacher"] else (None, None)
-        made, left_out = plan(PackRecipe.model_validate(job["recipe"]), taught)
-        report({"done": 0, "of": len(made.rows)})
-        workers = job["workers"]
-        summary = write_pack(output, made, workers=workers, progress=progress, teacher=teacher)
-        splits = Counter(f"{row['dataset'].decode()} {SPLITS[row['split']]}" for row in made.rows)
-        seconds = round(time.monotonic() - start, 3)
-        report({**summary, "left_out": left_out, "splits": splits, "seconds": seconds})
-    except HumanPoseError as error:
-        report({"error": str(error), "code": error.exit_code})
-    except KeyboardInterrupt:
-        sys.exit(1)
-
-
-if __name__ == "__main__":
-    _child()

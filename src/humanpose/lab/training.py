@@ -21,9 +21,9 @@ from humanpose.data.readers import read
 from humanpose.data.sets import Marks, data_path, evenly, read_marks, resolved
 from humanpose.data.targets import Targets
 from humanpose.errors import InputError
-from humanpose.files import alone_in
+from humanpose.files import locked
 from humanpose.infer.catalog import installed
-from humanpose.lab.training_sheet import sheet
+from humanpose.lab.contact_sheet import training_sheet
 from humanpose.lab.validation import validation_scores
 from humanpose.nets.equalize import even_out
 from humanpose.nets.lite import Lite
@@ -52,7 +52,7 @@ def train(
     fabric = launch(recipe, folder, place)
     if not fabric.is_global_zero:
         return _trained(recipe, folder, fabric, resume=resume, show=_silent)
-    with alone_in(folder, "training"):
+    with locked(folder / ".lock", "training"):
         return _trained(recipe, folder, fabric, resume=resume, show=show)
 
 
@@ -87,7 +87,7 @@ def _trained(
         return validation_scores(averaged, spec, sets, marks, fabric)
 
     def picture(averaged: nn.Module) -> U8:
-        return sheet(TorchRuntime(averaged, spec), spec, shown)
+        return training_sheet(TorchRuntime(averaged, spec), spec, shown)
 
     best = fit(
         recipe,
@@ -154,7 +154,7 @@ def dataset_of(
         seed=recipe.seed,
         targets=targets,
         taught=recipe.distil > 0,
-        everybody=everybody,
+        all_people=everybody,
         sizes=recipe.sizes,
     )
 

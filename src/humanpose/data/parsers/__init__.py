@@ -1,4 +1,4 @@
-"""What child processes run on foreign tables: NumPy and the file's own library, nothing else.
+"""Parsers of foreign files, run in child processes: NumPy and the file's own library only.
 
 Every import here is time that a reader waits for its child.
 """

@@ -5,7 +5,7 @@ its annorect; name (N,) of the picture; split (N,); head (N,) diagonal of the he
 person's height / 200 px; centre (N, 2); joints (N, 16, 2); visible (N, 16) 0 not annotated,
 1 hidden, 2 visible. Coordinates are 1-based as in the files, NaN = missing.
 
-The functions run in the child process of `untrusted.parse`.
+The functions run in the child process of `sandbox.parse`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from humanpose.data.parsers import hdf5
-from humanpose.data.parsers.matlab import Array, column, field, number, numbers, records, text
-from humanpose.data.parsers.matlab import variables as _variables
+from humanpose.data.parsers.tables import (
+    Array,
+    column,
+    field,
+    hdf5_array,
+    number,
+    numbers,
+    records,
+    text,
+    variables,
+)
 from humanpose.sandbox import Arrays
 
 JOINTS = 16
@@ -30,7 +38,7 @@ _NAMES = ("valid.h5", "annot/valid.h5")
 def parse_mat(path: str) -> Arrays:
     """The release (`RELEASE`), or the validation part of the CPM release (`detections.mat`)."""
     names = ["RELEASE", "annolist", "RELEASE_img_index", "RELEASE_person_index"]
-    content = _variables(path, names)
+    content = variables(path, names)
     if "RELEASE" in content:
         return _release(records(content["RELEASE"]), Path(path))
     if "annolist" not in content:
@@ -117,7 +125,7 @@ def _validation_list(folder: Path) -> set[tuple[int, int]]:
     """(image, person) of the validation part, by the first list found in `folder`."""
     for file in (folder / name for name in _VALIDATION_LISTS):
         if file.is_file():
-            found = _variables(str(file), ["RELEASE_img_index", "RELEASE_person_index"])
+            found = variables(str(file), ["RELEASE_img_index", "RELEASE_person_index"])
             image, person = (
                 found[f"RELEASE_{of}_index"].ravel().tolist() for of in ("img", "person")
             )
@@ -145,12 +153,12 @@ def parse_h5(path: str) -> Arrays:
 
     with h5py.File(path, "r") as file:
         image, person, scale, head = (
-            hdf5.array(file, name).astype(np.float64)
+            hdf5_array(file, name).astype(np.float64)
             for name in ("index", "person", "scale", "normalize")
         )
-        centre, part = (hdf5.array(file, name).astype(np.float64) for name in ("center", "part"))
-        flags = hdf5.array(file, "visible")
-        names = hdf5.array(file, "imgname", "S")
+        centre, part = (hdf5_array(file, name).astype(np.float64) for name in ("center", "part"))
+        flags = hdf5_array(file, "visible")
+        names = hdf5_array(file, "imgname", "S")
     n = len(part)
     shapes = [part.shape[1:], centre.shape, flags.shape]
     if shapes != [(JOINTS, 2), (n, 2), (n, JOINTS)] or any(
@@ -174,7 +182,7 @@ def parse_h5(path: str) -> Arrays:
 def parse_truth(path: str) -> Arrays:
     """`gt_valid.mat` of HRNet's layout: joints (N, 16, 2), NaN = missing; head (N,) diagonals."""
     names = ["pos_gt_src", "jnt_missing", "headboxes_src"]
-    places, missing, boxes = (_variables(path, names)[name] for name in names)
+    places, missing, boxes = (variables(path, names)[name] for name in names)
     n = places.shape[-1]
     if (places.shape, missing.shape, boxes.shape) != ((JOINTS, 2, n), (JOINTS, n), (2, 2, n)):
         raise ValueError("its tables do not fit each other")

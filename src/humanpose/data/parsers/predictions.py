@@ -1,6 +1,6 @@
 """Arrays of predictions in HDF5 and MATLAB files, brought to one order of axes.
 
-The functions run in the child process of `untrusted.parse`. Each gives one array (N, J, 2) under
+The functions run in the child process of `sandbox.parse`. Each gives one array (N, J, 2) under
 the name it has in the file.
 """
 
@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from humanpose.data.parsers import hdf5
-from humanpose.data.parsers.matlab import variables
+from humanpose.data.parsers.tables import hdf5_array, variables
 from humanpose.sandbox import Arrays
 
 _NAMES = ("preds", "prediction_all")
@@ -23,7 +22,7 @@ def parse_h5(path: str) -> Arrays:
     import h5py
 
     with h5py.File(path, "r") as file:
-        found = {name: hdf5.array(file, name) for name in _NAMES if name in file}
+        found = {name: hdf5_array(file, name) for name in _NAMES if name in file}
     return _only(found)
 
 

@@ -1,15 +1,18 @@
-"""Readers of data sets in their original files; each gives a list of Samples."""
+"""Readers of data sets in their original files: each returns a list of Samples.
+
+A new data set is one module here and one line in READERS.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from humanpose.data.readers.coco import read_coco
 from humanpose.data.readers.flic import read_flic
 from humanpose.data.readers.hdf5_2018 import read_hdf5_2018
-from humanpose.data.readers.lsp import read_lsp
-from humanpose.data.readers.lspet import read_lspet
+from humanpose.data.readers.lsp import read_lsp, read_lspet
 from humanpose.data.readers.mpii import read_mpii
 from humanpose.data.readers.yolo import read_yolo
 from humanpose.errors import InputError
@@ -17,12 +20,13 @@ from humanpose.types import Sample
 
 
 def _read_pack(path: Path) -> list[Sample]:
+    # Not above: the children that parse foreign files import this package, and no pack.
     from humanpose.data.pack import read_pack
 
     return read_pack(path)
 
 
-READERS: dict[str, Callable[..., list[Sample]]] = {
+READERS: dict[str, Callable[[Path], list[Sample]]] = {
     "coco": read_coco,
     "flic": read_flic,
     "hdf5_2018": read_hdf5_2018,
@@ -32,22 +36,24 @@ READERS: dict[str, Callable[..., list[Sample]]] = {
     "pack": _read_pack,
     "yolo": read_yolo,
 }
-_WITH_COMPAT = ("flic", "lsp")
+# How an old system read a set: (data set, compat) -> reader.
+_COMPAT = {
+    ("flic", "cpm"): partial(read_flic, cpm=True),
+    ("lsp", "readme"): partial(read_lsp, readme=True),
+}
 
 
 def read(name: str, path: Path, *, compat: str = "") -> list[Sample]:
-    """All samples of data set `name` lying at `path`: a folder as distributed, one of its files, or
-    a pack that holds some of it.
+    """Return all samples of the data set `name`.
 
     Args:
         name: key of READERS.
-        path: of the set.
+        path: a folder as distributed, one of its files, or a pack that holds some of the set.
         compat: how an old system read the set: "cpm" for flic, "readme" for lsp.
 
     Raises:
-        InputError: on an unknown name or a path without the set's files.
+        InputError: on an unknown name, or a path without the set's files.
     """
-    # Not above: the children that parse foreign files import this package, and no pack.
     from humanpose.data.pack import is_pack
 
     if name not in READERS:
@@ -56,6 +62,8 @@ def read(name: str, path: Path, *, compat: str = "") -> list[Sample]:
         return [sample for sample in _read_pack(path) if sample.origin[0] == name]
     if not compat:
         return READERS[name](path)
-    if name not in _WITH_COMPAT:
-        raise InputError(f"data {name}: it is read in one way only, there is no {compat!r}")
-    return READERS[name](path, compat=compat)
+    if (name, compat) in _COMPAT:
+        return _COMPAT[name, compat](path)
+    known = " or ".join(repr(way) for of, way in _COMPAT if of == name)
+    rule = f"compat is {known}" if known else "it is read in one way only"
+    raise InputError(f"data {name}: {rule}, not {compat!r}")

@@ -149,7 +149,7 @@ def named_skeleton(name: str, joints: list[str], limbs: list[tuple[int, int]]) -
     """The skeleton of joints with these names: COCO17 if they are COCO's.
 
     Pairs are the names that differ in left and right only ("left_hip", "right_hip", "Left Hip");
-    there are no OKS sigmas, as nobody measured them.
+    there are no OKS sigmas: none were measured.
 
     Raises:
         ValueError: if a name comes twice or a limb names a joint that is not there.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from humanpose import sandbox
-from humanpose.errors import FormatError, MissingExtraError, printable
+from humanpose.errors import FormatError, printable, require
 from humanpose.geometry import box_of_joints
 from humanpose.skeleton import Skeleton
 from humanpose.types import F32
@@ -44,8 +43,7 @@ def parse(parser: Callable[[str], sandbox.Arrays], file: Path, *needs: str) -> s
         MissingExtraError: if one of `needs` is not installed.
     """
     for module in needs:
-        if importlib.util.find_spec(module) is None:
-            raise MissingExtraError(module, "data")
+        require(module, "data")
     size = file.stat().st_size if file.is_file() else 0
     beyond = min(max(0.0, size / 1e6 - 2), 100)
     memory = (2 << 30) + int(beyond * 2e8)

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from humanpose.data.parsers.matlab import column, number, records, text, variables
+from humanpose.data.parsers.tables import column, number, records, text, variables
 from humanpose.data.readers.common import joint_box, parse, picture_path, pictures_beside, plausible
-from humanpose.errors import InputError
 from humanpose.sandbox import Arrays
 from humanpose.skeleton import FLIC9
 from humanpose.types import Sample
@@ -23,24 +22,22 @@ _COLUMNS = [0, 1, 2, 3, 4, 5, 6, 9, 16]
 _SCALE_OF_TORSO = 0.0110
 
 
-def read_flic(path: Path, *, compat: str = "") -> list[Sample]:
-    """Samples of the set in folder `path` (or of its `examples.mat`).
+def read_flic(path: Path, *, cpm: bool = False) -> list[Sample]:
+    """Return the samples of the set in folder `path` (or of its `examples.mat`).
 
     Left and right are as the set has them. Examples marked bad or unchecked (in FLIC-full) are
     left out. `centre` and `scale` come from the torso box, as in the CPM release.
 
     Args:
         path: folder, or the .mat file.
-        compat: "cpm" swaps left and right of a person whose right shoulder lies further right in
-            the picture (observer-centric labels), as the CPM release trains and scores.
+        cpm: swap left and right of a person whose right shoulder lies further right in the
+            picture (observer-centric labels), as the CPM release trains and scores.
 
     Raises:
-        InputError: if the file is not there or `compat` has another name.
+        InputError: if the file is not there.
         FormatError: if the file is damaged or is no table of examples.
         MissingExtraError: without SciPy.
     """
-    if compat not in ("", "cpm"):
-        raise InputError(f"flic: compat is 'cpm', not {compat!r}")
     mat = path / "examples.mat" if path.is_dir() else path
     table = parse(_examples, mat, "scipy")
     places = plausible(table["coords"], mat, "a joint", first=1).astype(np.float32)
@@ -48,7 +45,7 @@ def read_flic(path: Path, *, compat: str = "") -> list[Sample]:
     pictures = pictures_beside(mat)
     samples = []
     for i, (joints, torso) in enumerate(zip(places, torsos, strict=True)):
-        if compat == "cpm" and joints[3, 0] > joints[0, 0]:
+        if cpm and joints[3, 0] > joints[0, 0]:
             joints = joints[FLIC9.flip_index]
         known = np.isfinite(joints).all(1)
         x1, y1, x2, y2 = torso
@@ -72,7 +69,7 @@ def read_flic(path: Path, *, compat: str = "") -> list[Sample]:
 
 
 def _examples(path: str) -> Arrays:
-    """Plain arrays of `examples`; runs in the child process of `untrusted.parse`."""
+    """Return plain arrays of `examples`; runs in the child process of `sandbox.parse`."""
     found = records(variables(path, ["examples"])["examples"])
     flags = {
         name: np.array([number(value, 0) != 0 for value in column(found, name)])

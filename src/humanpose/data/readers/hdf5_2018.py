@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from humanpose.data.pack import PackedSample, Stored
-from humanpose.data.parsers import hdf5
+from humanpose.data.parsers.tables import hdf5_array
 from humanpose.data.readers.common import joint_box, parse, plausible, split_of
 from humanpose.errors import FormatError, InputError
 from humanpose.geometry import Crop
@@ -50,7 +50,7 @@ def _read_file(file: Path) -> list[PackedSample]:
     start, rows, side = table["images"].tolist()
     if start < 0 or start + rows * side * side * 3 > file.stat().st_size:
         raise FormatError(f"{file}: it ends before its last picture")
-    stored = Stored(file)
+    stored = Stored.of(file)
     scale = plausible(table["scale"], file, "a scale")
     centre = table["center"].astype(np.int16)  # as they were before they were cast to uint16
     joints = table["joints"].astype(np.int16).astype(np.float32)
@@ -91,7 +91,7 @@ def _parse(path: str) -> Arrays:
     import h5py
 
     with h5py.File(path, "r") as file:
-        labels = hdf5.array(file, "labels", "V")
+        labels = hdf5_array(file, "labels", "V")
         images = file["images"]
         if images.ndim != 4 or images.dtype != np.uint8 or images.is_virtual or images.external:
             raise ValueError("images is not a table of pictures")

@@ -29,7 +29,7 @@ def read_yolo(path: Path) -> list[Sample]:
     """Samples of the set that `path`, a data.yaml or the folder with one .yaml, describes.
 
     Every picture of its `train`, `val` and `test` (folders, lists of them, or .txt lists) with
-    its label file; a picture without one shows nobody. Joint names are taken from `kpt_names`
+    its label file; a picture without one shows no people. Joint names are taken from `kpt_names`
     where it is there, pairs from `flip_idx`; 17 joints without names are COCO's.
 
     Raises:

@@ -9,6 +9,7 @@ sample of the others.
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import resource
 import subprocess
@@ -22,9 +23,16 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from makers.data import (
+    hrnet_entry,
+    write_detections,
+    write_flic,
+    write_h5,
+    write_hrnet,
+    write_lsp,
+    write_release,
+)
 from scipy.io import loadmat, savemat
-from test_readers_mpii import hrnet_entry, write_detections, write_h5, write_hrnet, write_release
-from test_readers_sets import write_flic, write_lsp
 
 from humanpose import sandbox
 from humanpose.data.readers import read
@@ -150,6 +158,7 @@ class Worker:
         if self.process is None:
             self.process = subprocess.Popen(
                 [sys.executable, __file__],
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

@@ -93,8 +93,8 @@ def test_the_layout_of_2018_in_one_frame(tmp_path, headsize):
         x, y = np.rint(person.joints[0]).astype(int)
         if 0 <= x < SIDE and 0 <= y < SIDE:
             assert image[y, x, 2] > 200  # blue in RGB
-    build(PackRecipe(data=[f"hdf5_2018={path}"]), tmp_path / "new.h5")
-    back = [row.crop.to_picture(row.joints) for row in Pack(tmp_path / "new.h5")]
+    build(PackRecipe(data=[f"hdf5_2018={path}"]), tmp_path / "new.json")
+    back = [row.crop.to_picture(row.joints) for row in Pack(tmp_path / "new.json")]
     assert np.allclose(np.delete(back, 6, 1), np.delete(joints, 6, 1) - 1, atol=2e-3)
 
 

@@ -1,18 +1,21 @@
 """Packs: what goes in comes out, whatever happens to the build or to the file."""
 
 import functools
+import hashlib
 import json
 import multiprocessing
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from makers.data import make_sets
 
 from humanpose.data.augment import Augmentation
-from humanpose.data.pack import MAGIC, Pack, PackedSample
+from humanpose.data.pack import Pack, PackedSample
 from humanpose.data.pack_plan import Store, common_skeleton, name_of, split_by_picture
 from humanpose.data.pose import PoseDataset
 from humanpose.data.readers import read
@@ -28,57 +31,6 @@ from humanpose.types import Sample
 SPEC = ModelSpec("t", "pose", "lite", {"joints": 19}, BODY19, (96, 128))
 
 
-def picture(rng: np.random.Generator, path: Path, size: tuple[int, int]) -> None:
-    small = rng.integers(0, 256, (size[1] // 40, size[0] // 40, 3), np.uint8)
-    image = cv2.resize(small, size, interpolation=cv2.INTER_CUBIC)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kind = [cv2.IMWRITE_JPEG_QUALITY, 95] if path.suffix == ".jpg" else []
-    path.write_bytes(cv2.imencode(path.suffix, image, kind)[1].tobytes())
-
-
-def make_sets(folder: Path, pictures: int) -> list[str]:
-    """A COCO and an MPII data set below `folder`; large and small, JPEG and PNG, crowds."""
-    rng = np.random.default_rng(5)
-    images, annotations = [], []
-    for i in range(pictures):
-        size = (640, 480) if i % 3 else (120, 160)
-        name = f"{'ab'[i % 2]}/{i}.{'png' if i % 5 == 4 else 'jpg'}"  # two sub-folders
-        picture(rng, folder / "coco" / "images" / name, size)
-        images.append({"id": i, "file_name": name})
-        for _ in range(1 + i % 3):
-            box = np.array([*rng.uniform(0, 0.4, 2), *rng.uniform(0.1, 0.8, 2)]) * (*size, *size)
-            if i == 3:  # somebody who fills a small picture
-                box = np.array([25, 35, 70, 90])
-            table = np.zeros((17, 3))
-            table[:, 2] = rng.integers(0, 3, 17)
-            table[0, 2] = 2
-            places = box[:2] + rng.uniform(-0.1, 1.1, (17, 2)) * box[2:]
-            table[:, :2] = np.where(table[:, 2:] > 0, np.round(places, 2), 0)
-            entry = {
-                "id": len(annotations), "image_id": i, "keypoints": table.ravel().tolist(),
-                "num_keypoints": int((table[:, 2] > 0).sum()), "bbox": box.tolist(),
-                "area": float(box[2] * box[3]), "iscrowd": 0,
-            }  # fmt: skip
-            annotations.append(entry)
-    rng.shuffle(annotations)  # the people of a picture do not follow each other
-    content = {"images": images, "annotations": annotations}
-    (folder / "coco" / "person_keypoints.json").write_text(json.dumps(content))
-    for part in ("train", "valid"):
-        entries = []
-        for i in range(pictures // 2):
-            name = f"{part}{i}.jpg"
-            picture(rng, folder / "mpii" / "images" / name, (640, 360))
-            joints = rng.uniform(50, 350, (16, 2)).round(3)
-            entry = {
-                "image": name, "joints": joints.tolist(), "center": [200.5, 190.0], "scale": 1.7,
-                "joints_vis": rng.integers(0, 2, 16).tolist(), "headbox": [[60, 60], [90, 100]],
-            }  # fmt: skip
-            entries.append(entry)
-        (folder / "mpii" / "annot").mkdir(exist_ok=True)
-        (folder / "mpii" / "annot" / f"{part}.json").write_text(json.dumps(entries))
-    return [f"{name}={folder / name}" for name in ("coco", "mpii")]
-
-
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory) -> list[str]:
     return make_sets(tmp_path_factory.mktemp("sets"), 12)
@@ -86,9 +38,19 @@ def sets(tmp_path_factory) -> list[str]:
 
 @pytest.fixture(scope="module")
 def pack(sets, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("pack") / "both.h5"
-    build(PackRecipe(data=sets, box=(96, 128)), path)
+    path = tmp_path_factory.mktemp("pack") / "both.json"
+    build(PackRecipe(data=sets, box=(96, 128), shard=10), path)
     return path
+
+
+def shards(pack: Path) -> list[Path]:
+    return [pack.parent / name for name in Pack(pack).shards]
+
+
+def copy(pack: Path, folder: Path) -> Path:
+    for file in (pack, *shards(pack)):
+        (folder / file.name).write_bytes(file.read_bytes())
+    return folder / pack.name
 
 
 def originals(sets: list[str]) -> dict[tuple[str, str], Sample]:
@@ -149,8 +111,8 @@ def test_stored_pixels_lie_where_the_transform_says(sets, pack):
 @pytest.mark.parametrize("raw", [False, True])
 def test_a_training_sees_the_same_through_the_pack(sets, tmp_path, raw):
     known = originals(sets)
-    build(PackRecipe(data=sets, box=(96, 128), raw=raw, quality=98), tmp_path / "p.h5")
-    rows = list(Pack(tmp_path / "p.h5"))
+    build(PackRecipe(data=sets, box=(96, 128), raw=raw, quality=98), tmp_path / "p.json")
+    rows = list(Pack(tmp_path / "p.json"))
     rules = Augmentation(scale=(0.7, 1.4), rotation=60, shift=0.08, flip=0.5)
     ours = PoseDataset(rows, SPEC, rules)
     theirs = PoseDataset([known[row.origin] for row in rows], SPEC, rules)
@@ -161,21 +123,34 @@ def test_a_training_sees_the_same_through_the_pack(sets, tmp_path, raw):
         assert (a["known"] == b["known"]).all()
         far.append(np.abs(a["image"].astype(int) - b["image"]).mean())
     assert np.median(far) < 4
-    assert (tmp_path / "p.h5").stat().st_size < 1.2 * sum(row.place[1] for row in rows) + 65536
+    size = sum(path.stat().st_size for path in shards(tmp_path / "p.json"))
+    assert size < 1.2 * sum(row.place[1] for row in rows) + 65536
 
 
 def test_hdf5_tools_read_it(pack):
     import h5py
 
-    with h5py.File(pack) as file:
-        rows = file["rows"][()]
-        assert file.attrs["complete"] == 1 and len(rows) == len(Pack(pack))
-        first, length = int(rows["offset"][3]), int(rows["length"][3])
-        start = first - file["pictures"].id.get_offset()
-        data = file["pictures"][start : start + length]
-        assert cv2.imdecode(data, cv2.IMREAD_COLOR).shape[1::-1] == tuple(rows["size"][3])
-        assert json.loads(file.attrs["about"])["skeleton"]["joints"][:17] == list(COCO17.joints)
-    assert pack.read_bytes()[: len(MAGIC)] == MAGIC
+    persons = 0
+    for path in shards(pack):
+        with h5py.File(path) as file:
+            rows = file["rows"][()]
+            persons += len(rows)
+            start, length = int(rows["offset"][3]), int(rows["length"][3])
+            data = file["pictures"][start : start + length]
+            assert cv2.imdecode(data, cv2.IMREAD_COLOR).shape[1::-1] == tuple(rows["size"][3])
+    assert persons == len(Pack(pack)) == 36 and len(shards(pack)) == 4
+    index = json.loads(pack.read_text())
+    assert index["about"]["skeleton"]["joints"][:17] == list(COCO17.joints)
+    for shard in index["shards"]:
+        content = (pack.parent / shard["name"]).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == shard["sha256"]
+
+
+def test_people_of_a_picture_lie_in_one_shard(pack):
+    files = {}
+    for row in Pack(pack):
+        files.setdefault((row.origin[0], row.name), set()).add(row.file.path)
+    assert {len(found) for found in files.values()} == {1}
 
 
 def test_nothing_of_the_stored_square_is_enlarged_or_lost():
@@ -216,11 +191,11 @@ def test_kept_splits_hold_out_a_torn_picture():
 
 def test_shares_in_a_built_pack(sets, tmp_path):
     share = {"train": 0.5, "validation": 0.25, "test": 0.25}
-    build(PackRecipe(data=sets, split=share, seed=1), tmp_path / "p.h5")
-    rows = list(Pack(tmp_path / "p.h5"))
+    build(PackRecipe(data=sets, split=share, seed=1), tmp_path / "p.json")
+    rows = list(Pack(tmp_path / "p.json"))
     assert len({(row.origin[0], row.name, row.split) for row in rows}) == 24
     assert {row.split for row in rows} == {"train", "validation", "test"}
-    assert Pack(tmp_path / "p.h5").about["recipe"]["seed"] == 1
+    assert Pack(tmp_path / "p.json").about["recipe"]["seed"] == 1
 
 
 def test_a_common_skeleton_loses_nothing():
@@ -240,9 +215,9 @@ def test_names_are_paths_below_the_common_folder():
 
 
 def test_a_pack_of_a_pack_keeps_the_way_back(sets, pack, tmp_path):
-    build(PackRecipe(data=[f"pack={pack}"], box=(48, 64), raw=True), tmp_path / "small.h5")
+    build(PackRecipe(data=[f"pack={pack}"], box=(48, 64), raw=True), tmp_path / "small.json")
     known = originals(sets)
-    for row in Pack(tmp_path / "small.h5"):
+    for row in Pack(tmp_path / "small.json"):
         want = known[row.origin].joints
         assert np.allclose(row.crop.to_picture(row.joints), want, atol=5e-3, equal_nan=True)
         assert row.name.endswith(known[row.origin].picture.name)
@@ -255,8 +230,8 @@ def test_a_teachers_maps_lie_where_the_network_put_them(sets, tmp_path):
     from humanpose.infer.topdown import TopDown, read_maps
 
     recipe = PackRecipe(data=sets[1:], raw=True)
-    build(recipe, tmp_path / "p.h5", teacher="balanced")
-    pack = Pack(tmp_path / "p.h5")
+    build(recipe, tmp_path / "p.json", teacher="balanced")
+    pack = Pack(tmp_path / "p.json")
     runtime, spec, _ = load_model("balanced", InferenceOptions(precision="float32"))
     assert pack.about["teacher"]["spec"] == json.loads(spec.to_json())
     for row in list(pack)[:3]:
@@ -300,46 +275,61 @@ def test_many_threads_read_at_once(pack):
 
 
 def test_a_pack_that_is_replaced_while_in_use_is_noticed(pack, tmp_path):
-    copy = tmp_path / "p.h5"
-    copy.write_bytes(pack.read_bytes())
-    rows, late = list(Pack(copy)), Pack(copy)
-    rows[0].image()
-    copy.write_bytes(pack.read_bytes()[:-5000])
-    with pytest.raises(FormatError, match="ends before"):
-        rows[-1].image()  # the file is open already
+    rows = list(Pack(copy(pack, tmp_path)))
+    rows[-1].image()
+    last = rows[-1].file.path
+    last.write_bytes(last.read_bytes()[:-5000])
     with pytest.raises(InputError, match="changed while it was in use"):
-        late[0].image()
+        rows[-1].image()
+    last.unlink()
+    with pytest.raises(InputError, match="does not exist"):
+        rows[-1].image()
+    with pytest.raises(InputError, match=f"{last} does not exist"):
+        Pack(tmp_path / pack.name)
 
 
 def test_what_is_no_pack_is_refused(pack, tmp_path):
-    for name, content in (("a", b""), ("b", b"x" * 3000), ("c", pack.read_bytes()[:9000])):
+    for name, content in (("a", b""), ("b", b"x" * 3000), ("c", pack.read_bytes()[:900])):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(FormatError, match=str(tmp_path / name)):
             Pack(tmp_path / name)
     with pytest.raises(InputError, match="does not exist"):
-        Pack(tmp_path / "absent.h5")
+        Pack(tmp_path / "absent.json")
 
 
 def test_damage_is_found(cli, pack, tmp_path):
-    content = pack.read_bytes()
-    row = Pack(pack)[7]
+    damaged = copy(pack, tmp_path)
+    row = Pack(damaged)[17]
+    content = row.file.path.read_bytes()
     at = row.place[0] + row.place[1] // 2
-    copy = tmp_path / "p.h5"
-    copy.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
-    assert Pack(copy).damaged() == [7]
-    code, out, _ = cli("data", "check", copy, "--pictures")
-    assert code == 2 and "not what was written: 1 of" in out
+    row.file.path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+    assert Pack(damaged).damaged() == [row.file.path.name]
+    code, out, _ = cli("data", "check", damaged, "--pictures")
+    assert code == 2 and f"not what was written: 1 of 4 ({row.file.path.name})" in out
     at = content.index(row.box.tobytes())
-    copy.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+    row.file.path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
     with pytest.raises(FormatError, match="not what was written"):
-        Pack(copy)
+        Pack(damaged)
+
+
+def test_an_index_names_files_beside_it_only(pack, tmp_path):
+    for name in ("../x.h5", "/etc/passwd", "a/b.h5"):
+        index = json.loads(pack.read_text())
+        index["shards"][0]["name"] = name
+        (tmp_path / "p.json").write_text(json.dumps(index))
+        with pytest.raises(FormatError, match="not the name of a file beside it"):
+            Pack(tmp_path / "p.json")
 
 
 def mutate_and_read(pack: Path, folder: Path, seed: int) -> str:
     """What becomes of one damaged copy; anything but an error of ours is raised."""
     rng = np.random.default_rng(seed)
-    content = bytearray(pack.read_bytes())
-    structure = start_of_pictures(pack)
+    folder = folder / str(seed)
+    folder.mkdir()
+    index = copy(pack, folder)
+    path = index if rng.random() < 0.2 else folder / rng.choice(shards(pack)).name
+    content = bytearray(path.read_bytes())
+    structure = len(content) if path == index else start_of_pictures(pack)
     for _ in range(int(rng.integers(1, 6))):
         # Two thirds of the damage where the structure and the table are.
         end = structure if rng.random() < 0.67 else len(content)
@@ -354,23 +344,23 @@ def mutate_and_read(pack: Path, folder: Path, seed: int) -> str:
         else:
             del content[at + int(rng.integers(1, 4000)) :]
             break
-    path = folder / f"{seed}.h5"
     path.write_bytes(content)
     try:
-        rows = Pack(path)
+        rows = Pack(index)
         for row in rows:
             row.image()
         return "read"
     except HumanPoseError as error:
-        assert str(path) in str(error) and "\n" not in str(error)
+        assert str(folder) in str(error) and "\n" not in str(error)
         return type(error).__name__
     finally:
-        path.unlink()
+        shutil.rmtree(folder)
 
 
 @functools.cache
 def start_of_pictures(pack: Path) -> int:
-    return int(Pack(pack).rows["offset"][0])
+    """Bytes of a shard before its first picture: structure and table."""
+    return Pack(pack)[0].place[0]
 
 
 def mutations(pack: Path, folder: Path, count: int) -> None:

@@ -153,8 +153,8 @@ def crowd(tmp_path: Path) -> Path:
 def test_the_first_stage_sees_everybody_in_a_picture_and_in_a_pack(crowd):
     people = read("mpii", crowd)
     assert [len(group) for group in neighbours([*people, *people])] == [1, 1, 0] * 2
-    build(PackRecipe(data=[f"mpii={crowd}"], box=64), crowd / "p.h5")
-    packed = list(Pack(crowd / "p.h5"))
+    build(PackRecipe(data=[f"mpii={crowd}"], box=64), crowd / "p.json")
+    packed = list(Pack(crowd / "p.json"))
     packed.sort(key=lambda s: s.origin[1])
     assert [len(group) for group in neighbours(packed)] == [1, 1, 0]
     (other,) = neighbours(packed)[0]

@@ -3,7 +3,7 @@ import json
 import cv2
 import numpy as np
 import pytest
-from test_readers_mpii import hrnet_entry, write_hrnet
+from makers.data import hrnet_entry, write_hrnet
 
 from humanpose.data.check import findings, swapped
 from humanpose.data.readers import read

@@ -1,89 +1,14 @@
 import json
-from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from makers.data import hrnet_entry, write_detections, write_h5, write_hrnet, write_release
 from scipy.io import savemat
 
 from humanpose.data.readers import read
 from humanpose.errors import FormatError, InputError
 from humanpose.skeleton import MPII16
-
-
-def point(joint: int, x: float, y: float, **more: object) -> dict[str, object]:
-    return {"id": joint, "x": x, "y": y, **more}
-
-
-def structs(rows: list[dict[str, object]]) -> np.ndarray:
-    """A 1 x N struct array with every field that any row has, [] where a row lacks it."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    table = np.empty((1, len(rows)), [(name, object) for name in names])
-    for i, row in enumerate(rows):
-        for name in names:
-            table[0, i][name] = row.get(name, np.zeros((0, 0)))
-    return table
-
-
-def rectangle(points: list[dict[str, object]], **more: object) -> dict[str, object]:
-    return {"x1": 10, "y1": 20, "x2": 40, "y2": 60, "annopoints": {"point": structs(points)}} | more
-
-
-PLACED = {"scale": 2.0, "objpos": {"x": 51.0, "y": 81.0}}
-WHOLE = rectangle(
-    [
-        point(0, 5, 300, is_visible=np.uint8(0)),
-        point(9, 31.5, 2.25),  # head and neck have no flag
-        point(8, 30, 42, is_visible=""),
-        point(15, 90, 100, is_visible="1"),
-        point(14, -7, 100, is_visible="0"),  # outside the picture
-    ],
-    **PLACED,
-)
-
-
-def write_release(folder: Path) -> Path:
-    """Three training pictures and a test picture, with the odd cases of the real file."""
-    no_points = {"x1": 1, "y1": 2, "x2": 3, "y2": 4, **PLACED}
-    bare = rectangle([point(6, 7, 8, is_visible=1), point(9, np.nan, 3)])  # no scale, no objpos
-    pictures = [
-        ("a.jpg", structs([WHOLE, no_points])),
-        ("b.jpg", np.zeros((0, 0))),
-        ("c.jpg", structs([no_points, bare])),
-        ("d.jpg", structs([{"x1": 1, "y1": 2, "x2": 3, "y2": 4, **PLACED}, {"x1": 9}])),
-    ]
-    annolist = structs([{"image": {"name": name}, "annorect": rects} for name, rects in pictures])
-    release = {"annolist": annolist, "img_train": np.array([[1, 1, 1, 0]]), "version": "12"}
-    file = folder / "mpii_human_pose_v1_u12_1.mat"
-    savemat(file, {"RELEASE": release})
-    return file
-
-
-def write_detections(file: Path, keys: tuple[tuple[int, int], ...]) -> None:
-    image, person = np.array(keys, np.uint16).T[:, None]
-    content = {"annolist": structs([{"annorect": structs([WHOLE])} for _ in keys])}
-    savemat(file, content | {"RELEASE_img_index": image, "RELEASE_person_index": person})
-
-
-def write_h5(file: Path, n: int = 2, **changes: object) -> None:
-    rng = np.random.default_rng(3)
-    part = rng.uniform(1, 500, (n, 16, 2)).round()
-    part[0, 3] = 0
-    tables = {
-        "imgname": np.array([f"{i}.jpg" for i in range(n)], "S13"),
-        "index": np.arange(n, dtype=float) + 6,
-        "person": np.zeros(n),
-        "center": np.full((n, 2), 101.0),
-        "scale": np.full(n, 2.5),
-        "part": part,
-        "visible": np.ones((n, 16)),
-        "normalize": np.full(n, 30.0),
-        "torsoangle": np.zeros(n),
-    }
-    with h5py.File(file, "w") as out:
-        for name, value in (tables | changes).items():
-            if value is not None:
-                out[name] = value
 
 
 def test_the_release_with_its_odd_cases(tmp_path):
@@ -165,24 +90,6 @@ def test_links_and_huge_tables_in_an_h5_are_refused(tmp_path):
                 out[name] = link[bad]
         with pytest.raises(FormatError, match=rf"valid\.h5: damaged.*{name}"):
             read("mpii", file)
-
-
-def hrnet_entry(**changes: object) -> dict[str, object]:
-    joints = [[float(10 + i), float(20 + i)] for i in range(16)]
-    joints[0] = [-1.0, -1.0]
-    entry = {
-        "image": "a.jpg", "center": [51.0, 81.0], "scale": 1.5, "joints": joints,
-        "joints_vis": [0] + [1] * 15,
-    }  # fmt: skip
-    return entry | changes
-
-
-def write_hrnet(folder: Path, **files: list[dict[str, object]]) -> Path:
-    (folder / "annot").mkdir(exist_ok=True)
-    (folder / "images").mkdir(exist_ok=True)
-    for name, entries in files.items():
-        (folder / "annot" / f"{name}.json").write_text(json.dumps(entries))
-    return folder / "annot"
 
 
 def test_hrnet_json_in_all_its_files(tmp_path):

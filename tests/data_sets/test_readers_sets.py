@@ -4,24 +4,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from makers.data import structs, write_flic, write_lsp
 from scipy.io import savemat
-from test_readers_mpii import structs
 
 from humanpose.data.readers import read
 from humanpose.data.readers.common import head_size_of_joints
-from humanpose.data.readers.labelme import head_boxes
+from humanpose.data.readers.lsp import head_boxes
 from humanpose.errors import FormatError, InputError, LimitError
 from humanpose.skeleton import COCO17, FLIC9, LSP14
-
-
-def write_lsp(folder: Path, n: int = 2) -> np.ndarray:
-    """Its table (3, 14, n): joint 4 of person 0 is hidden, as the set marks it (flag 1)."""
-    (folder / "images").mkdir(parents=True)
-    table = np.random.default_rng(2).uniform(1, 100, (3, 14, n))
-    table[2] = 0
-    table[2, 4, 0] = 1
-    savemat(folder / "joints.mat", {"joints": table})
-    return table
 
 
 def write_labelme(file: Path, *objects: tuple[str, str, list[tuple[float, float]]]) -> None:
@@ -105,25 +95,6 @@ def test_labelme_refuses_a_point_without_place_and_a_huge_file(tmp_path):
     file.write_bytes(b" " * (17 << 20))
     with pytest.raises(LimitError, match=r"im0001\.xml"):
         head_boxes(tmp_path)
-
-
-def write_flic(folder: Path) -> np.ndarray:
-    """Four examples, of which the third is bad; returns the coords (2, 29) of the first."""
-    coords = np.full((2, 29), np.nan)
-    for i, column in enumerate([0, 1, 2, 3, 4, 5, 6, 9, 12, 13, 16]):
-        coords[:, column] = 100 - 3 * i, 50 + i
-    away = coords.copy()
-    away[0] = 200 - away[0]  # seen from behind: the right shoulder lies further right
-    row = {"moviename": "film", "filepath": "film-1.jpg", "torsobox": np.array([[11, 21, 51, 121]])}
-    row |= {"imgdims": np.array([[480, 720, 3]]), "istrain": True, "istest": False, "isbad": False}
-    rows = [
-        row | {"coords": coords},
-        row | {"coords": away, "filepath": "film-2.jpg", "istest": True, "isunchecked": False},
-        row | {"coords": coords, "isbad": True},
-        row | {"coords": coords, "isunchecked": True},
-    ]
-    savemat(folder / "examples.mat", {"examples": structs(rows)})
-    return coords
 
 
 def test_flic_keeps_nine_joints_and_its_own_left_and_right(tmp_path):
