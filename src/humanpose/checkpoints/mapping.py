@@ -91,7 +91,7 @@ def read_foreign(kind: str, path: Path) -> Mapping[str, np.ndarray[Any, Any] | T
         path, size = checkpoint_file(path)
     else:
         size = file_size(path)
-    return sandbox.parse(_PARSERS[kind], path, memory=(1 << 30) + 8 * size)
+    return sandbox.parse(_PARSERS[kind], path, memory=(2 << 30) + 8 * size)
 
 
 def to_net(
