@@ -1,4 +1,4 @@
-"""Random changes of a training crop: where it lies, and what its pixels look like.
+"""Augmentation: random changes of a training crop's place and of its pixels.
 
 Randomness is a function of (seed, epoch, sample), never of worker state, so that worker
 count, resume and ranks cannot change the data.
@@ -20,7 +20,7 @@ _FAR = -1e4  # pixels; no Gaussian reaches from there into a crop
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
-    """Strengths; zero or one (for scales) turns a part off.
+    """Strengths of random changes; zero, or one for scales, turns a part off.
 
     Attributes:
         rule: how scale, rotation, flip and half-body are drawn and in which order they are made:
@@ -66,12 +66,12 @@ class Augmentation:
 
 
 def generator(seed: int, epoch: int, sample: int) -> np.random.Generator:
-    """Counter-based random numbers of one sample in one epoch."""
+    """Return counter-based random numbers of one sample in one epoch."""
     return np.random.Generator(np.random.Philox(key=[seed, (epoch << 32) | sample]))
 
 
 def random_crop(crop: Crop, rules: Augmentation, rng: np.random.Generator) -> tuple[Crop, bool]:
-    """`crop` zoomed, turned, moved and mirrored at random, and whether it was mirrored."""
+    """Return `crop` zoomed, rotated, moved and mirrored at random, and whether it was mirrored."""
     return {"own": _own, "hrnet": _hrnet, "cpm": _cpm}[rules.rule](crop, rules, rng)
 
 
@@ -111,7 +111,7 @@ def _cpm(crop: Crop, rules: Augmentation, rng: np.random.Generator) -> tuple[Cro
 
 
 def random_pixels(image: U8, rules: Augmentation, rng: np.random.Generator) -> U8:
-    """A copy of `image` (H, W, 3) with colour, resolution and occlusion changed at random."""
+    """Return a copy of `image` (H, W, 3) with random colour, resolution and occlusion."""
     if rules.colour and rng.random() < 0.8:
         image = _colour(image, rules.colour, rng)
     # Nothing is drawn for what is off and younger than the others: old runs stay what they were.
@@ -146,7 +146,7 @@ def _dark(image: U8, rng: np.random.Generator) -> U8:
 def cut_off(
     image: U8, joints: F32, pad: tuple[int, int, int], rng: np.random.Generator
 ) -> tuple[U8, F32]:
-    """A crop (H, W, 3) inside which the picture ends, and its joints (J, 2).
+    """End the picture inside a crop (H, W, 3); return it and its joints (J, 2).
 
     A tenth to a half of it, on one side, is `pad` as beyond any picture's edge. Joints there are
     put far outside the crop.

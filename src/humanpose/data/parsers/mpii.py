@@ -30,7 +30,7 @@ from humanpose.data.parsers.tables import (
 from humanpose.sandbox import Arrays
 
 JOINTS = 16
-# Who is in the validation part is not in the release: these files list them.
+# The release does not say which persons are in the validation part: these files list them.
 _VALIDATION_LISTS = ("detections.mat", "annotations_valid.mat", "Tompson_valid/detections.mat")
 _NAMES = ("valid.h5", "annot/valid.h5")
 
@@ -57,10 +57,10 @@ def parse_mat(path: str) -> Arrays:
 
 
 def _release(release: Array, path: Path) -> Arrays:
-    """Persons of the release: with joints, or of its test part with centre and scale.
+    """Return the persons of the release: with joints, or of its test part with centre and scale.
 
-    Test pictures (img_train 0) have no joints. Persons whom a validation list beside the file
-    names are the validation part.
+    Test pictures (img_train 0) have no joints. Persons in a validation list beside the file
+    are the validation part.
     """
     entries = records(field(release, "annolist"))
     training = field(release, "img_train").ravel()
@@ -85,7 +85,7 @@ def _release(release: Array, path: Path) -> Arrays:
 
 
 def _rectangle(rectangle: Array) -> dict[str, Any]:
-    """A row of the table from one annorect record (1,) or none (0,)."""
+    """Return a row of the table from one annorect record (1,) or none (0,)."""
     joints = np.full((JOINTS, 2), np.nan)
     visible = np.zeros(JOINTS, np.uint8)
     points = records(field(records(field(rectangle, "annopoints")), "point"))
@@ -122,7 +122,7 @@ def _table(
 
 
 def _validation_list(folder: Path) -> set[tuple[int, int]]:
-    """(image, person) of the validation part, by the first list found in `folder`."""
+    """Return (image, person) of the validation part, by the first list found in `folder`."""
     for file in (folder / name for name in _VALIDATION_LISTS):
         if file.is_file():
             found = variables(str(file), ["RELEASE_img_index", "RELEASE_person_index"])
@@ -134,7 +134,7 @@ def _validation_list(folder: Path) -> set[tuple[int, int]]:
 
 
 def _picture_names(folder: Path) -> dict[tuple[int, int], str]:
-    """Picture of every (image, person) in the `valid.h5` lying in `folder`; {} without one."""
+    """Return the picture of every (image, person) in `folder`'s `valid.h5`; {} without one."""
     for file in (folder / name for name in _NAMES):
         if file.is_file():
             table = parse_h5(str(file))
@@ -144,7 +144,7 @@ def _picture_names(folder: Path) -> dict[tuple[int, int], str]:
 
 
 def parse_h5(path: str) -> Arrays:
-    """`annot/valid.h5` (or train, test) of eval-mpii-pose.
+    """Return the table of `annot/valid.h5` (or train, test) of eval-mpii-pose.
 
     Its centre was moved down by 15 px and its scale multiplied by 1.25 when it was written; both
     are undone here. Head top and neck stay truncated to whole pixels, as they are in it.

@@ -45,7 +45,7 @@ def _only(found: Arrays) -> Arrays:
 
 
 def people_first(array: NDArray[Any], joints: tuple[int, ...]) -> NDArray[Any] | None:
-    """(N, J, 2) from any order of these axes, J being one of `joints`; None if there is none.
+    """Return (N, J, 2) from any order of these axes, J one of `joints`; None if it has none.
 
     Of several possible orders the first holds: N J 2, 2 J N, J 2 N, N 2 J.
     """

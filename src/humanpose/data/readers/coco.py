@@ -23,7 +23,7 @@ _VALIDATION_DIVISOR = 11
 
 
 def read_coco(path: Path) -> list[Sample]:
-    """Samples of a COCO keypoints file, or of the folder that holds such files.
+    """Return the samples of a COCO keypoints file, or of the folder that holds such files.
 
     Crowds and persons without keypoints are left out. The split is what the file's name says
     (train, val or test in it, as in `person_keypoints_val2017.json`); in a file of another name,
@@ -74,7 +74,7 @@ def _annotation_files(path: Path) -> list[Path]:
 
 
 def image_split(file: Path, image: dict[str, Any]) -> str:
-    """The split of one of the `file`'s images."""
+    """Return the split of one of the `file`'s images."""
     number = image["id"]
     validation = isinstance(number, int) and number % _VALIDATION_DIVISOR == 0
     return split_of(file) or ("validation" if validation else "train")
@@ -127,7 +127,7 @@ def load_json(file: Path) -> Any:
 
 
 def _skeletons(categories: Any, file: Path) -> dict[Any, Skeleton]:
-    """Skeleton of every category that has keypoints, by the category's id."""
+    """Return the skeleton of every category that has keypoints, by the category's id."""
     try:
         found = {
             category["id"]: named_skeleton(
@@ -146,7 +146,7 @@ def _skeletons(categories: Any, file: Path) -> dict[Any, Skeleton]:
 
 
 def named_skeleton(name: str, joints: list[str], limbs: list[tuple[int, int]]) -> Skeleton:
-    """The skeleton of joints with these names: COCO17 if they are COCO's.
+    """Return the skeleton of joints with these names: COCO17 if they are COCO's.
 
     Pairs are the names that differ in left and right only ("left_hip", "right_hip", "Left Hip");
     there are no OKS sigmas: none were measured.
@@ -166,7 +166,7 @@ def named_skeleton(name: str, joints: list[str], limbs: list[tuple[int, int]]) -
 
 
 def _other(joint: str) -> str:
-    """The name of the right joint where `joint` is a left one, else ""."""
+    """Return the name of the right joint where `joint` is a left one, else ""."""
     for left, right in (("left", "right"), ("Left", "Right"), ("LEFT", "RIGHT")):
         if left in joint:
             return joint.replace(left, right)
@@ -177,7 +177,7 @@ def _other(joint: str) -> str:
 
 
 def has_joints(annotation: dict[str, Any]) -> bool:
-    """Whether any joint of the person is annotated."""
+    """Return whether any joint of the person is annotated."""
     flags = annotation.get("keypoints", [])[2::3]
     return bool(annotation.get("num_keypoints", any(flag > 0 for flag in flags)))
 

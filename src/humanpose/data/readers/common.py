@@ -1,4 +1,4 @@
-"""What the readers share: foreign files in a child process, safe picture names, sane numbers."""
+"""Help for readers: foreign files in a child process, safe picture names, plausible numbers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FARTHEST = 1e5  # pixels; no picture of any set is a tenth of it
 
 
 def parse(parser: Callable[[str], sandbox.Arrays], file: Path, *needs: str) -> sandbox.Arrays:
-    """`parser(str(file))` in a child process with 2 GB and 8 s of a processor.
+    """Run `parser(str(file))` in a child process with 2 GB and 8 s of a processor.
 
     Per MB beyond 2 it may have 200 MB and 5 s more: MPII's release, 12 MB of compressed structs,
     takes 1.3 GB and 13 s.
@@ -51,13 +51,13 @@ def parse(parser: Callable[[str], sandbox.Arrays], file: Path, *needs: str) -> s
 
 
 def split_of(file: Path) -> str | None:
-    """The split that a file's name speaks of: train, val or test in it."""
+    """Return the split that a file's name contains: train, val or test."""
     return next((split for word, split in _SPLITS.items() if word in file.stem), None)
 
 
 @lru_cache(4096)
 def picture_path(folder: Path, name: str, file: Path) -> Path:
-    """`folder` / `name`, for a name that `file` gives.
+    """Return `folder` / `name`, for a name that `file` gives.
 
     Raises:
         FormatError: if the name is empty or leads out of the folder.
@@ -70,7 +70,7 @@ def picture_path(folder: Path, name: str, file: Path) -> Path:
 
 
 def pictures_beside(file: Path) -> Path:
-    """The folder `images` beside `file` or beside the folder it lies in; it need not be there."""
+    """Return the folder `images` beside `file` or beside its folder; it may be missing."""
     above = file.parent.parent / "images"
     beside = file.parent / "images"
     return above if above.is_dir() and not beside.is_dir() else beside
@@ -79,7 +79,7 @@ def pictures_beside(file: Path) -> Path:
 def plausible(
     values: NDArray[Any], file: Path, what: str, *, first: int = 0
 ) -> NDArray[np.float64]:
-    """Coordinates or sizes that `file` gives, as float64 counted from 0; NaN may be.
+    """Return coordinates or sizes of `file` as float64, counted from 0; NaN is allowed.
 
     Args:
         values: of any shape.
@@ -98,7 +98,7 @@ def plausible(
 
 
 def head_size_of_joints(joints: F32, skeleton: Skeleton) -> float:
-    """Head size by MPII's rule without its head box: 0.75 x the distance neck - head top, pixels.
+    """Return MPII's head size without its head box: 0.75 x the distance neck - head top, pixels.
 
     MPII put both joints 0.4 of the box's diagonal from its centre and takes 0.6 of the diagonal,
     so there it is the set's own figure. Where the two were marked by hand (LSP) a PCKh by it is
@@ -110,6 +110,6 @@ def head_size_of_joints(joints: F32, skeleton: Skeleton) -> float:
 
 
 def joint_box(joints: F32) -> tuple[F32, float]:
-    """Box (4,) of joints (J, 2) with the margin of sets that have no boxes, and its area."""
+    """Return the box (4,) of joints (J, 2) in sets that have no boxes, and its area."""
     box = box_of_joints(joints, margin=BOX_MARGIN)
     return box, AREA_SHARE * float(box[2] * box[3])

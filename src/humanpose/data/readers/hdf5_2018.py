@@ -32,7 +32,7 @@ _MPII_SCALE = 41 / 35
 
 
 def read_hdf5_2018(path: Path) -> list[Sample]:
-    """Samples of `mpii_lsp_{train,val,test}.h5` in the folder `path`, or of one such file.
+    """Return the samples of `mpii_lsp_{train,val,test}.h5` in a folder, or of one such file.
 
     Raises:
         InputError: if there is no such file.

@@ -34,7 +34,7 @@ _VALIDATION = ("annotations_valid.mat", "detections.mat", "Tompson_valid/detecti
 
 
 def read_mpii(path: Path) -> list[Sample]:
-    """Samples of one of MPII's files, or of the first kind of them that lies in a folder.
+    """Return the samples of one of MPII's files, or of the first kind of them in a folder.
 
     In this order: HRNet's `annot/*.json` (with `gt_valid.mat` where it lies beside them),
     `mpii_human_pose_v1_u12_1.mat`, the exact validation part (`annotations_valid.mat`,
@@ -112,7 +112,7 @@ def _samples(table: Arrays, file: Path) -> list[Sample]:
 
 
 def _boxes(joints: F32, centre: F32, scale: F64) -> F32:
-    """(N, 4) by the joints; by centre and scale for a test person, who has none."""
+    """Return boxes (N, 4) by the joints; by centre and scale for a test person, who has none."""
     side = 200 * scale[:, None]
     squares = np.hstack([centre - side / 2, side, side]).astype(np.float32)
     few = np.isfinite(joints).all(-1).sum(1) < 2
@@ -121,7 +121,7 @@ def _boxes(joints: F32, centre: F32, scale: F64) -> F32:
 
 
 def _json_table(file: Path) -> Arrays:
-    """The table of `parsers.mpii`, from a json file of HRNet's layout."""
+    """Return the table of `parsers.mpii`, from a json file of HRNet's layout."""
     content = load_json(file)
     if not isinstance(content, list) or not content:
         raise FormatError(f"{file}: not a list of persons")
@@ -148,7 +148,7 @@ def _json_table(file: Path) -> Arrays:
 
 
 def _row(entry: dict[str, Any]) -> dict[str, Any]:
-    """One person. HRNet writes -1 for a centre that is not known; test.json has no joints."""
+    """Return one person. HRNet writes -1 for an unknown centre; test.json has no joints."""
     joints = np.asarray(entry.get("joints", np.zeros((JOINTS, 2))), np.float64).reshape(JOINTS, 2)
     annotated = np.asarray(entry.get("joints_vis", np.zeros(JOINTS)), bool).reshape(JOINTS)
     centre = np.asarray(entry["center"], np.float64).reshape(2)

@@ -26,7 +26,7 @@ _MOST_JOINTS = 1000
 
 
 def read_yolo(path: Path) -> list[Sample]:
-    """Samples of the set that `path`, a data.yaml or the folder with one .yaml, describes.
+    """Return the samples of a data.yaml, or of the folder with one .yaml.
 
     Every picture of its `train`, `val` and `test` (folders, lists of them, or .txt lists) with
     its label file; a picture without one shows no people. Joint names are taken from `kpt_names`
@@ -78,7 +78,7 @@ def _settings(file: Path) -> dict[str, Any]:
 
 
 def _skeleton(settings: dict[str, Any], file: Path) -> tuple[Skeleton, int]:
-    """The set's skeleton and the values a joint has in a line: 2 or 3."""
+    """Return the set's skeleton and the values a joint has in a line: 2 or 3."""
     try:
         count, values = (int(n) for n in settings["kpt_shape"])
         if not 0 < count <= _MOST_JOINTS or values not in (2, 3):
@@ -110,7 +110,7 @@ def _skeleton(settings: dict[str, Any], file: Path) -> tuple[Skeleton, int]:
 
 
 def _pictures(entry: Any, base: Path, file: Path) -> Iterable[Path]:
-    """Pictures that `train`, `val` or `test` names."""
+    """Yield the pictures that `train`, `val` or `test` names."""
     for name in entry if isinstance(entry, list) else [entry] if entry else []:
         # Some exports write "../train/images" and mean the folder beside the yaml.
         place = picture_path(base, str(name).removeprefix("./").removeprefix("../"), file)
@@ -125,7 +125,7 @@ def _pictures(entry: Any, base: Path, file: Path) -> Iterable[Path]:
 
 
 def _label_file(picture: Path, base: Path) -> Path:
-    """`labels/a/b.txt` of `images/a/b.jpg`: the last folder called images is exchanged."""
+    """Return `labels/a/b.txt` of `images/a/b.jpg`: the last folder called images is exchanged."""
     parts = list(picture.relative_to(base).parts)
     for i in reversed(range(len(parts) - 1)):
         if parts[i] == "images":
@@ -169,7 +169,7 @@ def _people(
 def _person(
     row: np.ndarray[Any, Any], size: np.ndarray[Any, Any], skeleton: Skeleton, values: int
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Joints (J, 2), visible (J,) and box (4,) in pixels of a line's numbers."""
+    """Return joints (J, 2), visible (J,) and box (4,) in pixels of a line's numbers."""
     count = len(skeleton.joints)
     if len(row) != 5 + count * values or not np.isfinite(row).all():
         raise ValueError(f"{len(row)} numbers, not {5 + count * values}")
