@@ -16,10 +16,10 @@ from humanpose import nets
 from humanpose.data.targets import Targets
 from humanpose.errors import InputError
 from humanpose.evaluate.metrics.intervals import difference, mean_interval
-from humanpose.lab.baselines import floors
-from humanpose.lab.study import Point, Row, _add, ours, read_rows
+from humanpose.lab.baselines import baseline_scores
+from humanpose.lab.study import Point, Row, add_rows, ours, read_rows
 from humanpose.lab.study_page import Findings, table
-from humanpose.lab.study_plan import Study, broken_claims, departure, fingerprint
+from humanpose.lab.study_plan import Study, broken_claims, fingerprint, nonlinearity
 from humanpose.lab.training import network_of, read_sets
 from humanpose.train.config import load_yaml
 
@@ -96,9 +96,9 @@ def test_one_forgotten_activation_is_noticed():
     """The fault that the original study may have had: the change did not reach the whole net."""
     torch.manual_seed(0)
     net = nets.create("hrnet-w32", joints=3, width=2, norm="none", activation="identity")
-    assert departure(net, SIZE) < 1e-9
+    assert nonlinearity(net, SIZE) < 1e-9
     net.stage4[2].relu = torch.nn.ReLU()
-    assert departure(net, SIZE) > 1e-2
+    assert nonlinearity(net, SIZE) > 1e-2
     assert broken_claims(net, ["linear", "not activated"], SIZE) == ["linear", "not activated"]
     # A net that died says the same of every picture: nobody can tell that it is not linear.
     for parameter in net.parameters():
@@ -114,7 +114,7 @@ def test_activations_that_are_no_modules_are_seen_too():
     assert broken_claims(net, claims, (64, 64)) == ["not activated", "linear"]
 
 
-def test_floors_of_a_network_with_a_background(people):
+def test_baselines_of_a_network_with_a_background(people):
     values = {"net": "cpm-centermap", "options": {"stages": 2}, "targets": "cpm", "loss": "cpm"}
     base = plan(people)
     study = Study.model_validate(base | {"recipe": base["recipe"] | values | {"sigma": 1.0}})
@@ -122,7 +122,7 @@ def test_floors_of_a_network_with_a_background(people):
     sets = read_sets(recipe)
     _, spec = network_of(recipe, sets)
     parts = {s: [x for x in sets["coco"] if x.split == s] for s in ("train", "validation")}
-    found = floors(parts["validation"], spec, parts["train"], Targets("cpm", 1.0))
+    found = baseline_scores(parts["validation"], spec, parts["train"], Targets("cpm", 1.0))
     assert found["linear filters"] > 1.5 * found["constant predictor"]  # cells of 8 px
 
 
@@ -145,7 +145,7 @@ def test_a_run_counts_once_and_a_diverged_one_by_its_name(people, tmp_path):
         Row(fingerprint(study.training("bn", seed)), "bn", seed, ended, last, 0.4, 0.1, 0, 9, 9, 9)
         for seed, ended, last in ((0, "", 0.2), (0, "", 0.2), (1, "step 9: lost", math.nan))
     ]
-    _add(tmp_path / "runs.csv", Row, found)
+    add_rows(tmp_path / "runs.csv", found)
     rows, _ = ours(study, tmp_path)
     assert [row.seed for row in rows] == [0, 1]
     more = [replace(rows[0], seed=2, last=0.3), *rows]
@@ -248,13 +248,13 @@ def test_an_unknown_variant_is_named(people, tmp_path, cli):
     assert code == 2 and "no variant 'bm'; there are: bn, wild" in err
 
 
-def test_floors(people):
+def test_baselines(people):
     """Where a bright square is the joint, a linear filter finds it and a constant does not."""
     recipe = Study.model_validate(plan(people)).training("bn", 0)
     sets = read_sets(recipe)
     _, spec = network_of(recipe, sets)
     parts = {s: [x for x in sets["coco"] if x.split == s] for s in ("train", "validation")}
-    found = floors(parts["validation"], spec, parts["train"], Targets("hrnet", 1.0))
+    found = baseline_scores(parts["validation"], spec, parts["train"], Targets("hrnet", 1.0))
     constant, filters, whole = found.values()
     assert constant < 0.25 and filters > 0.5 and filters > 2 * constant and whole > constant
 

@@ -61,13 +61,13 @@ def study(
     folder = output or Path("runs") / plan.name
     folder.mkdir(parents=True, exist_ok=True)
 
-    floors = runs.floors_of(plan, folder)
+    baselines = runs.baselines_of(plan, folder)
 
     def finished(rows: list[Row], points: list[Point]) -> None:
-        study_page.write(folder, study_page.Findings(plan, rows, points, floors))
+        study_page.write(folder, study_page.Findings(plan, rows, points, baselines))
 
     runs.carry_out(plan, folder, jobs=jobs, show=typer.echo, finished=finished)
-    found = study_page.Findings(plan, *runs.ours(plan, folder), floors)
+    found = study_page.Findings(plan, *runs.ours(plan, folder), baselines)
     names = ["", *study_page.HEADINGS]
     for name, cells in study_page.table(found):
         typer.echo(

@@ -27,7 +27,7 @@ _KEPT_BACK = 5  # every fifth person judges the ridge
 _CHUNK = 128  # crops at a time
 
 
-def floors(
+def baseline_scores(
     samples: Sequence[Sample], spec: ModelSpec, training: Sequence[Sample], targets: Targets
 ) -> dict[str, float]:
     """Scores by name on `samples`, by the data set's own rule.

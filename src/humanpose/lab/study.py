@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from humanpose import nets
@@ -23,7 +24,7 @@ from humanpose.evaluate.scores import Comparison, Truth
 from humanpose.files import atomic_write
 from humanpose.infer.topdown import TopDown
 from humanpose.lab import training
-from humanpose.lab.baselines import floors
+from humanpose.lab.baselines import baseline_scores
 from humanpose.lab.study_plan import Study, broken_claims, fingerprint
 from humanpose.nets.torch_runtime import TorchRuntime
 from humanpose.train import logging
@@ -31,9 +32,9 @@ from humanpose.train.config import Recipe
 from humanpose.train.misfits import refuse_misfits
 from humanpose.types import F32, U8, Sample
 
-ROWS, POINTS, FLOORS = "runs.csv", "curves.csv", "floors.csv"
-# What of a recipe a floor depends on.
-_OF_FLOORS = (
+ROWS, POINTS, BASELINES = "runs.csv", "curves.csv", "baselines.csv"
+# Recipe keys that the baselines depend on.
+_BASELINE_KEYS = (
     "net", "options", "skeleton", "input", "spec", "data", "persons", "repeat", "boxes", "targets",
     "sigma", "compat",
 )  # fmt: skip
@@ -86,7 +87,7 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Floor:
+class Baseline:
     """A score that takes no training of the network."""
 
     recipe: str
@@ -140,8 +141,8 @@ def carry_out(
                 rows.append(row)
                 points += path
                 # What others have written meanwhile, or of other recipes, stays.
-                _add(folder / POINTS, Point, path)
-                _add(folder / ROWS, Row, [row])
+                add_rows(folder / POINTS, path)
+                add_rows(folder / ROWS, [row])
                 show(_line(row, len(rows), len(plans)))
                 finished(rows, points)
         except BaseException:
@@ -286,21 +287,21 @@ def _looked_at(
     return float(fine), float(np.mean(runtime.dead))
 
 
-def floors_of(study: Study, folder: Path) -> list[Floor]:
+def baselines_of(study: Study, folder: Path) -> list[Baseline]:
     """Scores without training on the study's data; solved once (a minute), then read."""
     name = next(iter(study.variants))
     recipe = study.training(name, study.seeds[0])
-    key = fingerprint(recipe, _OF_FLOORS)
-    found = [floor for floor in read_rows(folder / FLOORS, Floor) if floor.recipe == key]
+    key = fingerprint(recipe, _BASELINE_KEYS)
+    found = [row for row in read_rows(folder / BASELINES, Baseline) if row.recipe == key]
     if not found:
         sets = training.read_sets(recipe)
         _, spec = training.network_of(recipe, sets)
         part = [sample for sample in sets[study.score] if sample.split == "validation"]
         learnt = training.repeated(training.training_parts(recipe, sets), recipe)
         targets = Targets(recipe.targets, recipe.sigma, recipe.compat)
-        scores = floors(part, spec, learnt, targets)
-        found = [Floor(key, name, score) for name, score in scores.items()]
-        _add(folder / FLOORS, Floor, found)
+        scores = baseline_scores(part, spec, learnt, targets)
+        found = [Baseline(key, name, score) for name, score in scores.items()]
+        add_rows(folder / BASELINES, found)
     return found
 
 
@@ -310,33 +311,31 @@ def _line(row: Row, done: int, of: int) -> str:
 
 
 def read_rows(path: Path, kind: type[Made]) -> list[Made]:
-    """The rows of a CSV file that `_add` wrote; none if it is not there.
+    """Return the rows of a CSV file that `add_rows` wrote; none if it is not there.
 
     Raises:
         InputError: a line is not of this kind.
     """
     if not path.exists():
         return []
-    types: dict[str, Callable[[str], Any]] = {"str": str, "int": int, "float": float}
-    made = []
     with path.open(encoding="utf-8", newline="") as file:
-        for line in csv.DictReader(file):
-            try:
-                values = {f.name: types[str(f.type)](line[f.name]) for f in fields(kind)}  # type: ignore[arg-type]
-            except (KeyError, TypeError, ValueError) as error:
-                raise InputError(f"{path}: not rows of a study ({error})") from error
-            made.append(kind(**values))
-    return made
+        try:
+            return TypeAdapter(list[kind]).validate_python(list(csv.DictReader(file)))  # type: ignore[valid-type]
+        except ValidationError as error:
+            reason = f"{error.errors()[0]['loc'][-1]}: {error.errors()[0]['msg']}"
+            raise InputError(f"{path}: not rows of a study ({reason})") from error
 
 
-def _add(path: Path, kind: type[Made], rows: list[Made]) -> None:
-    whole = [*read_rows(path, kind), *rows]
+def add_rows(path: Path, rows: Sequence[Row | Point | Baseline]) -> None:
+    """Add `rows`, all of one kind, to a CSV file; what others have added meanwhile stays."""
+    whole = [*read_rows(path, type(rows[0])), *rows] if rows else []
+    if not whole:
+        return
     with atomic_write(path, "w") as file:
-        names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
-        writer = csv.DictWriter(file, names, lineterminator="\n")
+        writer = csv.DictWriter(file, list(asdict(whole[0])), lineterminator="\n")
         writer.writeheader()
         for row in whole:
             writer.writerow({
                 key: f"{value:.6g}" if isinstance(value, float) else value
-                for key, value in asdict(row).items()  # type: ignore[call-overload]
+                for key, value in asdict(row).items()
             })  # fmt: skip

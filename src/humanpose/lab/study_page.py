@@ -15,7 +15,7 @@ from humanpose.evaluate.metrics.intervals import LEVEL, difference, mean_interva
 from humanpose.evaluate.plots import COLOURS, GREY, png
 from humanpose.evaluate.report import html_page
 from humanpose.files import atomic_write
-from humanpose.lab.study import Floor, Point, Row
+from humanpose.lab.study import Baseline, Point, Row
 from humanpose.lab.study_plan import Study
 from humanpose.types import F64
 
@@ -33,7 +33,7 @@ class Findings:
     study: Study
     rows: Sequence[Row]
     points: Sequence[Point]
-    floors: Sequence[Floor]
+    baselines: Sequence[Baseline]
 
     def of(self, variant: str) -> list[Row]:
         """The finished runs of a variant."""
@@ -47,7 +47,7 @@ class Findings:
 
 
 def table(found: Findings) -> list[tuple[str, list[str]]]:
-    """A row for each variant and floor; scores in percent, means over seeds with deviations."""
+    """Return a row per variant and baseline: percent, means over seeds with deviations."""
     baseline = next(iter(found.study.variants))
     first = _finite([row.last for row in found.of(baseline)])
     lines = []
@@ -72,7 +72,7 @@ def table(found: Findings) -> list[tuple[str, list[str]]]:
             ],
         ))  # fmt: skip
     blank = [""] * (len(HEADINGS) - 2)
-    lines += [(floor.name, ["", f"{100 * floor.score:.1f}", *blank]) for floor in found.floors]
+    lines += [(each.name, ["", f"{100 * each.score:.1f}", *blank]) for each in found.baselines]
     return lines
 
 
@@ -172,7 +172,7 @@ def _overlay(axes: Any, found: Findings) -> None:
         axes.plot(longest, np.nanmean(scores, 0), style, color=colour, label=name, linewidth=1.8)
         low, high = np.nanmin(scores, 0), np.nanmax(scores, 0)
         axes.fill_between(longest, low, high, color=colour, alpha=0.15, linewidth=0)
-    _floors(axes, found)
+    _draw_baselines(axes, found)
     axes.set_title(f"{found.study.name}: validation score by epoch")
     marks, names = axes.get_legend_handles_labels()
     axes.figure.legend(marks, names, loc="outside right upper")
@@ -184,14 +184,14 @@ def _alone(axes: Any, found: Findings, name: str, i: int) -> None:
         axes.plot(epochs, 100 * scores, ("o-", "s--", "^:", "D-.")[place % 4], markersize=4,
                   color=COLOURS[i % len(COLOURS)], alpha=0.7, linewidth=1.3,
                   label=f"seed {row.seed}{', diverged' if row.ended else ''}")  # fmt: skip
-    _floors(axes, found)
+    _draw_baselines(axes, found)
     axes.set_title(name)
     axes.legend(loc="best", fontsize=7)
 
 
-def _floors(axes: Any, found: Findings) -> None:
-    for floor, line in zip(found.floors, ("--", "-.", ":"), strict=False):
-        value = 100 * floor.score
-        axes.axhline(value, color=GREY, linestyle=line, linewidth=1, label=floor.name)
+def _draw_baselines(axes: Any, found: Findings) -> None:
+    for each, line in zip(found.baselines, ("--", "-.", ":"), strict=False):
+        value = 100 * each.score
+        axes.axhline(value, color=GREY, linestyle=line, linewidth=1, label=each.name)
     axes.set(xlabel="epoch", ylabel=f"validation score of {found.study.score}, %")
     axes.set_ylim(bottom=0)

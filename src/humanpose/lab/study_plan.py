@@ -1,4 +1,4 @@
-"""A study: variants of one training, each with several seeds, and what must hold of their nets."""
+"""Plan of an ablation study: variants of one training, seeds, and claims about the networks."""
 
 from __future__ import annotations
 
@@ -17,15 +17,11 @@ from humanpose import nets
 from humanpose.errors import InputError
 from humanpose.train.config import MACHINE, Recipe, checked, put
 
-_LINEAR, _CURVED = 1e-6, 1e-3
+_LINEAR = 1e-6  # greatest `nonlinearity` of a linear network
 _ACTIVATIONS = {
-    name + end
-    for end in ("", "_")
-    for name in (
-        "relu", "relu6", "leaky_relu", "prelu", "rrelu", "elu", "selu", "celu", "gelu", "silu",
-        "mish", "hardswish", "hardsigmoid", "hardtanh", "sigmoid", "logsigmoid", "tanh", "softplus",
-        "softsign", "softmax", "log_softmax", "threshold", "clamp", "clamp_min",
-    )
+    "relu", "relu6", "leaky_relu", "prelu", "rrelu", "elu", "selu", "celu", "gelu", "silu", "mish",
+    "hardswish", "hardsigmoid", "hardtanh", "sigmoid", "logsigmoid", "tanh", "softplus", "softsign",
+    "softmax", "log_softmax", "threshold", "clamp", "clamp_min",
 }  # fmt: skip
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
 
@@ -37,7 +33,7 @@ class Variant(BaseModel):
 
     about: str = Field(description="one line for the table and the legend")
     set: dict[str, Any] = Field({}, description='"options.norm": none')
-    holds: list[str] = Field([], description="claims about its network, see CLAIMS")
+    holds: list[str] = Field([], description="claims about its network: a property, or not")
 
 
 class Study(BaseModel):
@@ -57,9 +53,9 @@ class Study(BaseModel):
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("a seed is named twice")
         for name, variant in self.variants.items():
-            unknown = sorted(set(variant.holds) - set(CLAIMS))
+            unknown = [c for c in variant.holds if c.removeprefix("not ") not in PROPERTIES]
             if unknown:
-                there = ", ".join(CLAIMS)
+                there = ", ".join(f"{name}, not {name}" for name in PROPERTIES)
                 raise ValueError(f"{name} holds {unknown[0]!r}; what can be claimed: {there}")
         return self
 
@@ -110,12 +106,16 @@ def fingerprint(recipe: Recipe, keys: tuple[str, ...] = ()) -> str:
 def broken_claims(
     net: nn.Module, claims: list[str], size: tuple[int, int], *, trained: bool = False
 ) -> list[str]:
-    """Those of `claims` that do not hold of `net`, which takes images of `size` (w, h).
+    """Return the `claims` that do not hold of `net`, which takes images of `size` (w, h).
 
-    That a net is not linear is not asked of a `trained` one: it may have died.
+    "not linear" is not asked of a `trained` network: one that died gives a constant.
     """
     asked = [claim for claim in claims if not (trained and claim == "not linear")]
-    return [claim for claim in asked if not CLAIMS[claim](net, size)]
+    return [
+        claim
+        for claim in asked
+        if PROPERTIES[claim.removeprefix("not ")](net, size) == claim.startswith("not ")
+    ]
 
 
 def _normalised(net: nn.Module, _: tuple[int, int]) -> bool:
@@ -124,54 +124,44 @@ def _normalised(net: nn.Module, _: tuple[int, int]) -> bool:
 
 @torch.no_grad()
 def _activated(net: nn.Module, size: tuple[int, int]) -> bool:
-    """Whether an activation is computed on the way, by a module or by a plain function."""
-    with _Called() as called:
+    """Return whether the forward pass calls an activation, as a module or as a function."""
+    with _Calls() as calls:
         nets.outputs(deepcopy(net).eval(), torch.zeros(1, 3, size[1], size[0]))
-    return not called.names.isdisjoint(_ACTIVATIONS)
+    return not calls.names.isdisjoint(_ACTIVATIONS)
 
 
-class _Called(TorchFunctionMode):
-    """Notes the names of torch's functions that are called."""
+class _Calls(TorchFunctionMode):
+    """Records the names of the torch functions that are called."""
 
     def __init__(self) -> None:
         super().__init__()
         self.names: set[str] = set()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.names.add(getattr(func, "__name__", ""))
+        self.names.add(getattr(func, "__name__", "").removesuffix("_"))
         return func(*args, **(kwargs or {}))
 
 
 @torch.no_grad()
-def departure(net: nn.Module, size: tuple[int, int]) -> float:
-    """How far the network in evaluation is from an affine map of its image, in double precision.
+def nonlinearity(net: nn.Module, size: tuple[int, int]) -> float:
+    """Return how far the network in evaluation mode is from an affine map of its image.
 
-    max |f(x) + f(y) - f(x + y) - f(0)| over max |f(x) - f(0)| for noise x and y: rounding alone
-    gives 1e-12, one ReLU on the way 0.01 and more.
+    max |f(x) + f(y) - f(x + y) - f(0)| over max |f(x) - f(0)| for noise x and y, in double
+    precision: rounding alone gives 1e-12, one ReLU on the way 0.01 and more. A network that died
+    gives a constant, which is affine.
     """
     net = deepcopy(net).double().eval()
-    numbers = torch.Generator().manual_seed(0)
-    x, y = torch.randn((2, 1, 3, size[1], size[0]), generator=numbers, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn((2, 1, 3, size[1], size[0]), generator=generator, dtype=torch.float64)
     images = (x, y, x + y, torch.zeros_like(x))
     at = [nets.outputs(net, image)["maps"] for image in images]
     change = float((at[0] - at[3]).abs().max())
-    # A net that died gives a constant, which is affine.
     return float((at[0] + at[1] - at[2] - at[3]).abs().max()) / change if change else 0.0
 
 
-def _linear(net: nn.Module, size: tuple[int, int]) -> bool:
-    return departure(net, size) < _LINEAR
-
-
-def _curved(net: nn.Module, size: tuple[int, int]) -> bool:
-    return departure(net, size) > _CURVED
-
-
-CLAIMS: dict[str, Callable[[nn.Module, tuple[int, int]], bool]] = {
+# Properties that a study can claim of a variant's network, or deny by "not ".
+PROPERTIES: dict[str, Callable[[nn.Module, tuple[int, int]], bool]] = {
     "normalised": _normalised,
-    "not normalised": lambda net, size: not _normalised(net, size),
     "activated": _activated,
-    "not activated": lambda net, size: not _activated(net, size),
-    "linear": _linear,
-    "not linear": _curved,
+    "linear": lambda net, size: nonlinearity(net, size) < _LINEAR,
 }
