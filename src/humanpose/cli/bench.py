@@ -63,43 +63,41 @@ def bench(
     a row that says why. Results: bench.md, bench.csv and plots.
     """
     from humanpose.data.sets import data_path
-    from humanpose.lab.bench import about, plan, report, runs
-    from humanpose.lab.bench.child import frames_of
+    from humanpose.lab import bench as benches
+    from humanpose.lab import bench_report
+    from humanpose.lab.bench_child import frames_of
 
-    wanted = plan.combinations(
-        plan.Axes(
-            _list(options.models),
-            options.detector,
-            _numbers("sizes", options.sizes),
-            _list(options.runtimes),
-            _list(options.precisions),
-            _numbers("threads", options.threads),
-            _list(options.device),
-        )
+    wanted = benches.combinations(
+        _list(options.models),
+        detector=options.detector,
+        sizes=_numbers("sizes", options.sizes),
+        runtimes=_list(options.runtimes),
+        precisions=_list(options.precisions),
+        threads=_numbers("threads", options.threads),
+        devices=_list(options.device),
     )
     names = [data_path(entry)[0] for entry in data or ()]
-    report.prepare(options.output, names, force=options.force, with_plots=options.plots)
-    protocol = runs.Protocol(options.video or "", options.frames, options.rounds)
+    bench_report.prepare(options.output, names, force=options.force, with_plots=options.plots)
+    protocol = benches.Protocol(options.video or "", options.frames, options.rounds)
     for _ in frames_of(protocol.source, 1):  # what cannot be read ends it here
         pass
-    about_lines = about.lines(protocol)
+    about = benches.describe(protocol)
     with progress_bar(options.quiet) as bar:
         task = bar.add_task("bench", total=None)
 
-        def told(line: str) -> None:
+        def tell(line: str) -> None:
             bar.update(task, description=line)
 
-        scores = (
-            runs.scored(wanted, data, options.split, told) if data else {}
-        )  # may fail: so first
+        # Scoring may fail: so it comes first.
+        scores = benches.score(wanted, data, options.split, tell) if data else {}
         rows = [
-            row if row.why else replace(row, scores=scores.get(row.of, {}))
-            for row in runs.measured(wanted, protocol, told)
+            replace(row, scores=scores.get(row.options, {}) if not row.why else {})
+            for row in benches.measure(wanted, protocol, tell)
         ]
-    advice = report.recommendation(rows, plan.cores())
-    report.write(options.output, rows, about_lines, advice, names, with_plots=options.plots)
+    advice = bench_report.recommend(rows, benches.cores())
+    bench_report.write(options.output, rows, about, advice, names, with_plots=options.plots)
     if not options.quiet:
-        for line in (*about_lines, "", *report.markdown(rows, names), ""):
+        for line in (*about, "", *bench_report.markdown(rows, names), ""):
             typer.echo(line)
     typer.echo(advice)
 

@@ -23,7 +23,7 @@ from humanpose.lab.study_plan import Study, broken_claims, fingerprint, nonlinea
 from humanpose.lab.training import network_of, read_sets
 from humanpose.train.config import load_yaml
 
-RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 SIZE = (64, 64)
 
 
