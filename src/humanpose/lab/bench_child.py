@@ -51,7 +51,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     from humanpose.api import PoseEstimator
     from humanpose.geometry import box_of_picture
     from humanpose.infer.options import InferenceOptions
-    from humanpose.infer.profile import DETECTOR, POSE, Profile
+    from humanpose.infer.profile import CROPS, DETECTOR, MAPS, NETWORK, Profile
 
     options, profile, made_up = InferenceOptions(**job["options"]), Profile(), not job["source"]
     estimator = PoseEstimator(options=options, profile=profile)
@@ -72,14 +72,15 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     style, times = DrawStyle(), []
     start = time.perf_counter()
     for frame in frames_of(job["source"], job["frames"]):
-        before = dict(profile.totals())
+        profile.seconds.clear()
         found = estimator.process(frame)
         if made_up:
             found = replace(found, people=estimator.estimate(frame.image, whole))
         style.draw(found)
         end = time.perf_counter()
-        spent = [1e3 * (profile.totals()[name] - before[name]) for name in (DETECTOR, POSE)]
-        times.append((len(found.people), 1e3 * (end - start), *spent))
+        spent = {phase: 1e3 * seconds for (_, phase), seconds in profile.seconds.items()}
+        pose = sum(spent.get(phase, 0.0) for phase in (CROPS, NETWORK, MAPS))
+        times.append((len(found.people), 1e3 * (end - start), spent.get(DETECTOR, 0.0), pose))
         start = time.perf_counter()
     memory = peak_memory()  # before the graphs are read, which takes some of its own
     tasks = ("pose", "detector") if options.detector != "none" else ("pose",)
