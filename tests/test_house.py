@@ -29,7 +29,7 @@ CEILINGS = {
     "train": 1390,
     "evaluate": 2510,
     "export": 687,
-    "lab": 2939,
+    "lab": 2264,
     "cli": 2989,
 }
 ABOVE_EIGHTY = {"evaluate", "fit"}

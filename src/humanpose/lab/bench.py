@@ -33,6 +33,7 @@ _TRANSPOSED = ("ConvolutionBackpropData", "GroupConvolutionBackpropData")
 _BUSY = 0.3  # load per core, before the bench begins, from which its milliseconds are in doubt
 
 Tell = Callable[[str], None]
+Scores = dict[str, tuple[str, float]]  # data set -> (rule, value in [0, 1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +44,13 @@ class Row:
         options: the combination.
         why: why it cannot run; "" where it could.
         figures: name -> value as in bench.csv: see `summary`.
-        scores: data set -> (rule, value in [0, 1]).
+        scores: of the data sets.
     """
 
     options: InferenceOptions
     why: str = ""
     figures: dict[str, Any] = field(default_factory=dict)
-    scores: dict[str, tuple[str, float]] = field(default_factory=dict)
+    scores: Scores = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> float:
         """Return a figure; NaN where it was not measured."""
@@ -269,8 +270,8 @@ def score(
     data: Sequence[str],
     split: str,
     tell: Tell = lambda line: None,
-) -> dict[InferenceOptions, dict[str, tuple[str, float]]]:
-    """Return the own score of every data set, boxes given, of each combination that can be loaded.
+) -> dict[InferenceOptions, Scores]:
+    """Return the own score of every data set, boxes given; {} for what cannot be loaded.
 
     Threads and the detector do not change a score: combinations that differ in nothing else share
     theirs.
@@ -282,25 +283,24 @@ def score(
     from humanpose.evaluate.scores import Comparison, Rules
 
     sets, _ = read_all(data, (), split, Rules())
-    found: dict[InferenceOptions, dict[str, tuple[str, float]]] = {}
-    known: dict[InferenceOptions, dict[str, tuple[str, float]] | None] = {}
+    known: dict[InferenceOptions, Scores] = {}
     for options in wanted:
-        key = replace(options, threads=None, detector=None)
-        if key not in known:
-            tell(f"scores: {label(options)}")
-            try:
-                network = load_network(str(key.model), replace(key, cache=""))
-            except HumanPoseError:  # measuring it will say why
-                known[key] = None
-                continue
-            known[key] = {}
-            for truth in sets:
-                first = Comparison(matched_on(truth, network), truth).scores[0]
-                known[key][truth.name] = (first.rule, first.value)
-        scores = known[key]
-        if scores is not None:
-            found[options] = scores
-    return found
+        key = replace(options, threads=None, detector=None, cache="")
+        if key in known:
+            continue
+        tell(f"scores: {label(options)}")
+        known[key] = {}
+        try:
+            network = load_network(str(key.model), key)
+        except HumanPoseError:  # measuring it will say why
+            continue
+        for truth in sets:
+            first = Comparison(matched_on(truth, network), truth).scores[0]
+            known[key][truth.name] = (first.rule, first.value)
+    return {
+        options: known[replace(options, threads=None, detector=None, cache="")]
+        for options in wanted
+    }
 
 
 def macs(path: Path, size: tuple[int, int]) -> int:
@@ -320,7 +320,7 @@ def macs(path: Path, size: tuple[int, int]) -> int:
         except ImportError as error:
             raise MissingExtraError("torch", "train") from error
         _, spec = load_net(path)
-        return nets.macs(spec.net, size, **spec.options)
+        return nets.multiplies(spec.net, size, **spec.options)
     import openvino as ov
 
     model = ov.Core().read_model(path)

@@ -112,13 +112,13 @@ def frames_of(source: str, count: int) -> Iterator[Frame]:
     from itertools import islice
 
     from humanpose.images import load_image
-    from humanpose.media.sources import expand, open_source
+    from humanpose.media.sources import find_inputs, open_source
     from humanpose.types import Frame
 
     if not source:
         image = _noise()
         yield from (Frame(image, index=i, time=i / 30) for i in range(count))
-    elif expand([source])[0].kind == "picture":
+    elif find_inputs([source])[0].kind == "picture":
         yield from (Frame(load_image(source), index=i, time=i / 30) for i in range(count))
     else:
         with open_source(source) as video:
