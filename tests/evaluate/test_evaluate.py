@@ -131,7 +131,7 @@ def test_conventions_and_quirks_are_options(cli, data):
         ("--convention", "coco", "mpii, hrnet, pytorch-pose"),
         ("--compat", "matlab", "student, hrnet, cpm-flic"),
         ("--score", "map", "pckh, pck-torso, pck-box, pcp, oks, ap"),
-        ("--format", "xml", "report nor mpii-submission"),
+        ("--format", "xml", "is not one of report, mpii-submission"),
         ("--threshold", "0", "above 0"),
     ):
         code, _, err = cli(*args, option, value)

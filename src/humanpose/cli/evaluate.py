@@ -2,19 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from humanpose.cli.options import with_options
+from humanpose.cli.progress import progress
+from humanpose.errors import InputError
+from humanpose.infer.options import InferenceOptions
+from humanpose.types import check_options, option
 
 if TYPE_CHECKING:
     from humanpose.evaluate.run import Candidate, Evaluation
     from humanpose.evaluate.scores import Rules, Truth
 
-T = TypeVar("T")
+
+@dataclass(frozen=True, slots=True)
+class EvaluateOptions:
+    """Options of `humanpose evaluate`."""
+
+    split: str = option("validation", "Part of the data: validation, train, test or all.")
+    convention: str = option("mpii", 'Rule for "Head" and "Mean": mpii, hrnet or pytorch-pose.')
+    score_compat: str = option(
+        "", "Score as an old scorer did: student, hrnet or cpm-flic.", flags=("--compat",)
+    )
+    marks: str | None = option(
+        None, "Ignore these places in detection scores (recipes/mark_people.py).", metavar="FILE"
+    )
+    output: Path | None = option(
+        None,
+        "Write report.html, its plots and scores.json.",
+        metavar="DIR",
+        flags=("--output", "-o"),
+    )
+    plots: bool = option(True, "Put plots and pictures into the report.")
+    format: str = option(
+        "report",
+        "report, or mpii-submission: write the one candidate's pred_keypoints_mpii.mat to FILE -o.",
+        choices=("report", "mpii-submission"),
+    )
+    force: bool = option(False, "Replace existing results.", flags=("--force",))
+    quiet: bool = option(False, "Show no progress bar.", flags=("--quiet", "-q"))
+    net_compat: str = option("", "Run networks as predict --compat does: matlab or hrnet.")
+    inference: InferenceOptions = InferenceOptions(precision="float32")
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
 
+@with_options(
+    *("model", "detector", "detector_size", "detector_score", "hands", "max_people", "compat")
+)
 def evaluate(
     entries: Annotated[
         list[str],
@@ -34,7 +74,6 @@ def evaluate(
             "$HUMANPOSE_DATA. Repeatable.",
         ),
     ],
-    split: Annotated[str, typer.Option(help="validation, train, test or all.")] = "validation",
     score: Annotated[
         list[str] | None,
         typer.Option(
@@ -48,96 +87,46 @@ def evaluate(
             min=0,
             max=10,
             help="Of PCKh, PCK and PCP in place of the usual ones (repeatable, the first is the "
-            "headline); of a person network: least score.",
+            "headline); of a detector: least score.",
         ),
     ] = None,
-    convention: Annotated[
-        str, typer.Option(help='Of "Head" and "Mean": mpii, hrnet or pytorch-pose.')
-    ] = "mpii",
-    compat: Annotated[
-        str, typer.Option(help="Quirk of an old scorer: student, hrnet or cpm-flic.")
-    ] = "",
-    marks: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE", help="Places to ignore in detection scores (recipes/mark_people.py)."
-        ),
-    ] = None,
-    runtime: Annotated[str, typer.Option(help="auto, openvino or onnxruntime.")] = "auto",
-    precision: Annotated[
-        str, typer.Option(help="float32 (the reference of every score), bf16, int8 or auto.")
-    ] = "float32",
-    tta: Annotated[
-        str | None,
-        typer.Option(metavar="LIST", help="Test-time augmentation, as of predict; none: none."),
-    ] = None,
-    size: Annotated[
-        int | None, typer.Option(min=8, help="Height of a pose network's input, pixels.")
-    ] = None,
-    crop: Annotated[
-        str, typer.Option(metavar="RULE", help="As of predict: box or picture-height.")
-    ] = "",
-    decode: Annotated[
-        str, typer.Option(metavar="RULE", help="As of predict: argmax, quarter or dark.")
-    ] = "",
-    net_compat: Annotated[
-        str, typer.Option(help="Quirk of an old test procedure: matlab or hrnet.")
-    ] = "",
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", metavar="DIR", help="Write report.html, its plots and scores.json."
-        ),
-    ] = None,
-    plots: Annotated[bool, typer.Option(help="Plots and pictures in the report.")] = True,
-    form: Annotated[
-        str,
-        typer.Option(
-            "--format",
-            help="report, or mpii-submission: write the one candidate's pred_keypoints_mpii.mat "
-            "to the file -o.",
-        ),
-    ] = "report",
-    force: Annotated[bool, typer.Option("--force", help="Replace existing results.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    options: EvaluateOptions = EvaluateOptions(),
 ) -> None:
     """Score predictions and networks on data sets: joints, or people at IoU 0.5."""
     from humanpose.data.sets import read_marks
-    from humanpose.errors import InputError
     from humanpose.evaluate import run
     from humanpose.evaluate.scores import Rules
-    from humanpose.infer.options import InferenceOptions
 
-    if form not in ("report", "mpii-submission"):
-        raise InputError(f"format {form!r} is neither report nor mpii-submission")
-    rules = Rules(tuple(score or ()), tuple(threshold or ()), convention, compat)
-    if output is not None and form == "report":
+    rules = Rules(
+        tuple(score or ()), tuple(threshold or ()), options.convention, options.score_compat
+    )
+    if options.output is not None and options.format == "report":
         from humanpose.evaluate import report
 
-        report.prepare(output, force=force, with_plots=plots)
-    options = InferenceOptions(
-        runtime=runtime,
-        precision=precision,
-        size=size,
-        tta=tta,
-        crop=crop,
-        decode=decode,
-        compat=net_compat,
-    )
-    sets, candidates = run.read_all(data, entries, split, rules, options)
+        report.prepare(options.output, force=options.force, with_plots=options.plots)
+    how = replace(options.inference, compat=options.net_compat)
+    sets, candidates = run.read_all(data, entries, options.split, rules, how)
     for label, candidate in candidates.items():
         typer.echo(_introduced(label, candidate))
-    if form == "mpii-submission":
-        _submit(candidates, sets, output, force, quiet)
+    if options.format == "mpii-submission":
+        _submit(candidates, sets, options)
         return
     evaluations: list[Evaluation] = []
     for truth in sets:
-        each = run.evaluate(truth, candidates, rules, read_marks(marks), _progress(quiet))
+        each = run.evaluate(
+            truth,
+            candidates,
+            rules,
+            read_marks(options.marks),
+            lambda items: progress(items, "scoring", options.quiet),
+        )
         typer.echo(_as_text(each, rules))
         evaluations.append(each)
-    if output is not None:
-        written = report.write(output, evaluations, candidates, rules, with_plots=plots)
-        if not quiet:
+    if options.output is not None:
+        written = report.write(
+            options.output, evaluations, candidates, rules, with_plots=options.plots
+        )
+        if not options.quiet:
             typer.echo(f"report in {written}")
 
 
@@ -157,31 +146,16 @@ def _as_text(found: Evaluation, rules: Rules) -> str:
     return "\n".join(["", *heading(found, rules), text_table(list(found.scores), rows)])
 
 
-def _progress(quiet: bool) -> Callable[[Sequence[T]], Iterable[T]]:
-    def progress(items: Sequence[T]) -> Iterable[T]:
-        from rich.progress import track
-
-        return items if quiet else track(items, "scoring", transient=True)
-
-    return progress
-
-
-def _submit(
-    candidates: dict[str, Candidate],
-    sets: list[Truth],
-    output: Path | None,
-    force: bool,
-    quiet: bool,
-) -> None:
-    from humanpose.errors import InputError
+def _submit(candidates: dict[str, Candidate], sets: list[Truth], options: EvaluateOptions) -> None:
     from humanpose.evaluate.run import matched_on
     from humanpose.evaluate.submission import write_submission
     from humanpose.files import prepare_output
 
+    output = options.output
     if len(candidates) != 1 or [each.name for each in sets] != ["mpii"] or output is None:
         raise InputError("--format mpii-submission takes one candidate, --against mpii and -o FILE")
-    prepare_output(output, force=force)
+    prepare_output(output, force=options.force)
     (truth,), (candidate,) = sets, candidates.values()
-    found = matched_on(truth, candidate, _progress(quiet))
+    found = matched_on(truth, candidate, lambda items: progress(items, "scoring", options.quiet))
     filled, wanted = write_submission(output, truth.path, truth.samples, found.joints)
     typer.echo(f"{filled} people predicted, {wanted} asked for by the test; written to {output}")
