@@ -25,7 +25,7 @@ CEILINGS = {
     "media": 2217,
     "nets": 1684,
     "checkpoints": 1399,
-    "data": 3317,
+    "data": 3312,
     "train": 1390,
     "evaluate": 2510,
     "export": 687,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from humanpose.data.pack import is_pack, read_pack
+from humanpose.data.readers.coco import load_json
 from humanpose.errors import FormatError, InputError
 from humanpose.types import Sample
 
@@ -85,12 +85,7 @@ def read_marks(entry: str | None) -> Marks:
     if entry is None:
         return {}
     path = resolved(entry)
-    try:
-        marks = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise FormatError(f"{path}: not JSON ({error})") from error
+    marks = load_json(path)
     if not isinstance(marks, dict) or not all(
         isinstance(box, list) and len(box) >= 4 for boxes in marks.values() for box in boxes
     ):
