@@ -29,7 +29,7 @@ CEILINGS = {
     "train": 1390,
     "evaluate": 2510,
     "export": 687,
-    "lab": 2264,
+    "lab": 2228,
     "cli": 2953,
 }
 ABOVE_EIGHTY = {"fit"}
