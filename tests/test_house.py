@@ -27,7 +27,7 @@ CEILINGS = {
     "checkpoints": 1399,
     "data": 3312,
     "train": 1390,
-    "evaluate": 2510,
+    "evaluate": 2494,
     "export": 687,
     "lab": 2228,
     "cli": 2953,

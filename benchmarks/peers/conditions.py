@@ -210,7 +210,8 @@ def _pck(found: Matched, truth: Truth, whole: Truth) -> float:
     """PCK@0.2 of the joints in `truth`, by the torsos of `whole`, whose hips may be cut off."""
     torso = pck.torso_size(whole.joints, whole.skeleton)
     distance = pck.normalised(found.joints, Comparison(found, truth).true_joints, torso)
-    return pck.pck("PCK@0.2 torso", distance, truth.skeleton, 0.2, pck.LIMB_JOINTS).value
+    hit, counted = distance <= 0.2, ~np.isnan(distance)
+    return pck.pooled("PCK@0.2", hit, counted, truth.skeleton, pck.LIMB_JOINTS, "joints").value
 
 
 def _told_apart(found: Matched, present: F32, all_joints: F32) -> float:

@@ -42,34 +42,15 @@ _STYLE: dict[Any, Any] = {
     "savefig.dpi": 130,
 }
 
-CAPTIONS = {
-    "curves": "Share of joints within a distance of the truth; the dotted line is the threshold of "
-    "the first score.",
-    "errors": "Histogram of the distances.",
-    "reliability": "Share of right joints by score; the larger a mark, the more joints. On the "
-    "dotted line a score is the chance to be right.",
-    "joints": "The first score by joint; lines are 95 % intervals.",
-    "swaps": "Joints within the threshold of the other side's joint and not of their own, and "
-    "joints within the threshold of neither.",
-}
 
-
-def draw(found: Mapping[str, Comparison]) -> dict[str, bytes]:
-    """Return PNG files by name: curves, joints, errors, swaps; reliability if joints have scores.
+def draw(found: Mapping[str, Comparison]) -> Iterator[tuple[str, str, bytes]]:
+    """Yield (name, caption, PNG) of each plot; calibration only if joints have scores.
 
     `found` are candidates by label; the floor may be among them.
     """
-    return {
-        name: png(partial(plot, found=found), size, columns)
-        for name, plot, size, columns in (
-            ("curves", _curves, (7.2, 4.2), 1),
-            ("errors", _errors, (7.2, 4.2), 1),
-            ("joints", _joints, (7.2, 5.6), 1),
-            ("swaps", _swaps, (9.0, 5.6), 2),
-            ("reliability", _reliability, (5.2, 4.6), 1),
-        )
-        if name != "reliability" or any(each.reliability for each in found.values())
-    }
+    for name, plot, size, columns, caption in _PLOTS:
+        if name != "reliability" or any(each.reliability for each in found.values()):
+            yield name, caption, png(partial(plot, found=found), size, columns)
 
 
 def is_percent(score: Score) -> bool:
@@ -219,6 +200,21 @@ def _name_joints(axes: Any, score: Score, joints: list[int]) -> None:
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
+
+
+_PLOTS: tuple[tuple[str, Callable[..., None], tuple[float, float], int, str], ...] = (
+    ("curves", _curves, (7.2, 4.2), 1,
+     "Share of joints within a distance of the truth; the dotted line is the threshold of the "
+     "first score."),
+    ("errors", _errors, (7.2, 4.2), 1, "Histogram of the distances."),
+    ("joints", _joints, (7.2, 5.6), 1, "The first score by joint; lines are 95 % intervals."),
+    ("swaps", _swaps, (9.0, 5.6), 2,
+     "Joints within the threshold of the other side's joint and not of their own, and joints "
+     "within the threshold of neither."),
+    ("reliability", _reliability, (5.2, 4.6), 1,
+     "Share of right joints by score; the larger a mark, the more joints. On the dotted line a "
+     "score is the chance to be right."),
+)  # fmt: skip
 
 
 def worst_people(found: Comparison, most: int = 8) -> tuple[bytes, list[str]] | None:

@@ -9,6 +9,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -117,9 +118,8 @@ def read_predictions(path: Path) -> Predictions:
     )
 
 
-def _wide(values: Any) -> Any:
-    """Return float64, which does not overflow before the numbers are checked."""
-    return np.array(values, np.float64)
+# float64 does not overflow before `read_predictions` has checked the numbers.
+_float64 = partial(np.array, dtype=np.float64)
 
 
 def _from_arrays(path: Path) -> Predictions:
@@ -132,9 +132,9 @@ def _from_arrays(path: Path) -> Predictions:
         found = parse(parse_mat, path, "scipy")
     ((name, rows),) = found.items()
     skeleton = _ARRAYS[name, rows.shape[1]]
-    rows = _wide(rows)
+    rows = np.array(rows, np.float64)
     missing = ~np.isfinite(rows).all(-1) | (rows == 0).all(-1)
-    joints = _wide(np.where(missing[..., None], np.nan, rows - 1))
+    joints = np.where(missing[..., None], np.nan, rows - 1)
     return Predictions(path.name, joints, np.ones(len(rows), np.float32), skeleton)
 
 
@@ -160,20 +160,20 @@ def _coco_people(
     name: str, entries: list[dict[str, Any]], skeleton: Skeleton, pictures: dict[Any, str]
 ) -> Predictions:
     n = len(skeleton.joints)
-    table = _wide([entry["keypoints"] for entry in entries]).reshape(len(entries), n, 3)
+    table = _float64([entry["keypoints"] for entry in entries]).reshape(len(entries), n, 3)
     gone = ~np.isfinite(table).all(-1) | (table[..., :2] == 0).all(-1)
     gap = [math.nan] * 4
     return Predictions(
         name,
-        _wide(np.where(gone[..., None], np.nan, table[..., :2])),
-        _wide([entry.get("score", 1) for entry in entries]),
+        np.where(gone[..., None], np.nan, table[..., :2]),
+        _float64([entry.get("score", 1) for entry in entries]),
         skeleton,
         tuple(
             pictures[entry["image_id"]] if pictures else str(int(entry["image_id"]))
             for entry in entries
         ),
         numbered=not pictures,
-        boxes=_wide([entry.get("bbox") or gap for entry in entries]).reshape(len(entries), 4),
+        boxes=_float64([entry.get("bbox") or gap for entry in entries]).reshape(len(entries), 4),
     )
 
 
@@ -190,11 +190,11 @@ def _from_records(path: Path) -> Predictions:
     marks = [p.get("annotation") for _, p in people]
     return Predictions(
         path.name if frames.complete else f"{path.name} (partial record)",
-        _wide(rows).reshape(-1, len(skeleton.joints), 2),
-        _wide([p["score"] for _, p in people]),
+        _float64(rows).reshape(-1, len(skeleton.joints), 2),
+        _float64([p["score"] for _, p in people]),
         skeleton,
         tuple(name for name, _ in people),
-        boxes=_wide([p.get("box") or gap for _, p in people]).reshape(-1, 4),
+        boxes=_float64([p.get("box") or gap for _, p in people]).reshape(-1, 4),
         annotations=() if None in marks else tuple(map(str, marks)),
     )
 

@@ -182,8 +182,8 @@ def _figures(found: Evaluation) -> Iterator[tuple[str, str, bytes]]:
     """Yield (file name, caption, content) of each plot and of each candidate's worst people."""
     name = found.truth.name
     if found.comparisons:
-        for kind, content in plots.draw(found.comparisons).items():
-            yield f"{name}-{kind}.png", plots.CAPTIONS[kind], content
+        for kind, caption, content in plots.draw(found.comparisons):
+            yield f"{name}-{kind}.png", caption, content
     for number, (label, each) in enumerate(found.comparisons.items(), start=1):
         worst = plots.worst_people(each) if label != FLOOR else None
         if worst is not None:

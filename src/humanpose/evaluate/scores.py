@@ -303,15 +303,18 @@ def _pckh(found: Comparison, thresholds: Sequence[float]) -> Iterable[Score]:
 
 def _pck_torso(found: Comparison, thresholds: Sequence[float]) -> Iterable[Score]:
     unit, distance = found.measured("pck-torso")
+    skeleton, counted = found.truth.skeleton, ~np.isnan(distance)
     for t in thresholds:
-        rule, skeleton = f"PCK@{t:g} {unit.name}", found.truth.skeleton
-        yield pck.pck(rule, distance, skeleton, t, unit.joints, "limb joints")
+        rule = f"PCK@{t:g} {unit.name}"
+        yield pck.pooled(rule, distance <= t, counted, skeleton, unit.joints, "limb joints")
 
 
 def _pck_box(found: Comparison, thresholds: Sequence[float]) -> Iterable[Score]:
     unit, distance = found.measured("pck-box")
+    skeleton, counted = found.truth.skeleton, ~np.isnan(distance)
     for t in thresholds:
-        yield pck.pck(f"PCK@{t:g} joint box", distance, found.truth.skeleton, t, unit.joints)
+        rule = f"PCK@{t:g} joint box"
+        yield pck.pooled(rule, distance <= t, counted, skeleton, unit.joints, "joints")
 
 
 def _pcp(found: Comparison, thresholds: Sequence[float]) -> Iterable[Score]:

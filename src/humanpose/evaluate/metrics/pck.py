@@ -123,21 +123,6 @@ def pckh_auc(distance: F64, skeleton: Skeleton) -> Score:
     )
 
 
-def pck(
-    rule: str,
-    distance: F64,
-    skeleton: Skeleton,
-    threshold: float,
-    names: Sequence[str],
-    what: str = "joints",
-) -> Score:
-    """Return the share of joints within `threshold`, pooled over those in `names`.
-
-    Args as of `pckh`; `rule` is its name, `distance` is in units of `torso_size` or `box_size`.
-    """
-    return pooled(rule, distance <= threshold, ~np.isnan(distance), skeleton, names, what)
-
-
 def _area(steps: Sequence[float] | Sequence[F64]) -> F64:
     values = np.array(steps)
     return np.asarray((values[1:] + values[:-1]).mean(0) / 2, np.float64)
