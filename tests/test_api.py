@@ -75,7 +75,7 @@ def test_joints_are_near_the_annotated_ones(estimator, data):
     from humanpose.evaluate.run import pose_score
 
     part = [s for s in read("lspet", data / "lspet") if s.split == "validation"][:20]
-    score = pose_score(estimator._estimator, part)
+    score = pose_score(estimator.finder, part)
     assert score.value > 0.4
 
 
@@ -151,7 +151,7 @@ def test_the_side_of_the_person_network_is_its_own_asked_for_or_goes_with_the_po
         estimator = PoseEstimator(*args, precision="float32", cache="", **options)
         assert len(estimator(photo).people) >= 1
         pose, person = (each["input"] for each in estimator.header("x")["models"])
-        assert estimator._detector.spec.input == tuple(person)
+        assert estimator.finder.detector.spec.input == tuple(person)
         return pose[1], person
 
     own = list(read_spec(catalog.weights_path("person")).input)
@@ -231,11 +231,11 @@ def test_with_the_flip_test_a_mirrored_picture_gives_mirrored_joints(estimator, 
     box = np.array([[20, 10, 90, 120]], np.float32)
     other = box.copy()
     other[:, 0] = (width - 1) - (box[:, 0] + box[:, 2])
-    spec = replace(estimator._estimator.spec, crop_centre="(w-1)/2")
+    spec = replace(estimator.finder.spec, crop_centre="(w-1)/2")
     apart = {}
     for flip in (True, False):
         poser = TopDown(
-            estimator._estimator.runtime, spec, InferenceOptions(tta="flip" if flip else "none")
+            estimator.finder.runtime, spec, InferenceOptions(tta="flip" if flip else "none")
         )
         (person,) = poser.estimate(rgb, box)
         (mirror,) = poser.estimate(np.ascontiguousarray(rgb[:, ::-1]), other)
@@ -243,4 +243,4 @@ def test_with_the_flip_test_a_mirrored_picture_gives_mirrored_joints(estimator, 
         back[:, 0] = (width - 1) - back[:, 0]
         apart[flip] = np.abs(back - person.joints)[person.scores > 0.3].max()
     assert apart[True] < 0.02 < apart[False]
-    assert PoseEstimator(tta="flip", cache="")._estimator.tta.flip
+    assert PoseEstimator(tta="flip", cache="").finder.tta.flip

@@ -154,7 +154,7 @@ def test_nobody_is_found_where_nobody_walks(data):
     import people
 
     finders = {
-        str(size): PoseEstimator(detector_size=size, precision="float32")._detector
+        str(size): PoseEstimator(detector_size=size, precision="float32").finder.detector
         for size in (256, 224)
     }
     found = people.in_empty_frames(data / "videos" / "walkers.mp4", finders, None)

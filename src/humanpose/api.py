@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -12,13 +13,12 @@ import numpy as np
 
 from humanpose import files, results
 from humanpose.errors import DeviceError, InputError, MissingExtraError
-from humanpose.geometry import box_of_picture
 from humanpose.images import load_image
 from humanpose.infer import catalog, runtime, smooth
 from humanpose.infer.detector import Detector
 from humanpose.infer.hands import HandFinder
 from humanpose.infer.options import InferenceOptions
-from humanpose.infer.profile import SMOOTHING, TRACKING, WAITING, Profile, phase, timed
+from humanpose.infer.profile import DETECTOR, HANDS, POSE, SMOOTHING, WAITING, Profile
 from humanpose.infer.smooth import Smoothing
 from humanpose.infer.stream import Source
 from humanpose.infer.stream import results as results_of
@@ -67,29 +67,22 @@ class PoseEstimator:
             changes["model"] = model
         options = dataclasses.replace(options or InferenceOptions(), **changes)
         self._options, self._profile = options, profile
-        self._models: list[dict[str, Any]] = []
-        loaded, spec = self._noted(load_model(options.model, options, options.size))
-        self._detector = None
-        crop = options.crop
+        self._networks: list[Network] = []
+        detector = None
+        pose = self._timed(load_model(options.model, options, options.size), POSE)
         if options.detector not in (None, "none"):
-            finder, found = self._noted(load_detector(options))
-            self._detector = Detector(
-                finder, found, threshold=options.detector_score, profile=profile
-            )
-            if found.decode == "peaks":
-                crop = crop or "picture-height"
-        applied = dataclasses.replace(options, crop=crop)
-        self._estimator = TopDown(loaded, spec, applied, profile)
+            person = self._timed(load_detector(options), DETECTOR)
+            detector = Detector(*person, threshold=options.detector_score)
+        self.finder = TopDown(*pose, options, detector)
         self._hands = None
         if options.hands is not None:
-            hand_net = self._noted(load_model(options.hands, options, helper=True))
-            self._hands = HandFinder(TopDown(*hand_net, profile=profile))
-        self._max_people = options.max_people
+            hand = load_model(options.hands, options, helper=True)
+            self._hands = HandFinder(TopDown(*self._timed(hand, HANDS)))
 
     @property
     def skeleton(self) -> Skeleton:
         """Meaning of the rows of `Person.joints`."""
-        return self._estimator.spec.skeleton
+        return self.finder.skeleton
 
     def __call__(
         self, picture: str | Path | bytes | Image | np.ndarray[Any, Any], *, channels: str = "rgb"
@@ -125,7 +118,7 @@ class PoseEstimator:
             track: number the people.
             smoothing: "none", "kalman", "one-euro", "rts" (each frame comes a second late) or
                 settings of `infer.smooth`; "auto" = kalman for live sources, none for files.
-            detect_every: frames from one call of the person network to the next; between them
+            detect_every: frames from one call of the detector to the next; between them
                 boxes come from the last pose.
         """
         following = TrackingOptions(track, smoothing, detect_every)
@@ -137,32 +130,25 @@ class PoseEstimator:
     ) -> Generator[Frame, None, None]:
         """The frames of `source` with their people: of a file all, of a camera the newest."""
         work = self.follower(following.detect_every) if following.track else self.process
-        with closing(results_of(source, work)) as frames:
-            method = following.method(live=source.live)
+        with closing(results_of(source, work, self._profile)) as frames:
+            method, profile = following.method(live=source.live), self._profile
             if method is None:
                 yield from frames
+            elif profile is None:
+                yield from smooth.smoothed(frames, method)
             else:
-                due = timed(frames, self._profile, WAITING)
-                yield from timed(smooth.smoothed(due, method), self._profile, SMOOTHING)
+                due = profile.timed(frames, WAITING)
+                yield from profile.timed(smooth.smoothed(due, method), SMOOTHING)
 
     def follower(self, detect_every: int = 1) -> Callable[[Frame], Frame]:
         """Like `process`, for frames one after another: people keep their numbers."""
-        follower = VideoTracker(
-            self._detector, self._estimator, every=detect_every, max_people=self._max_people
-        )
-
-        def process(frame: Frame) -> Frame:
-            with phase(self._profile, TRACKING):  # what is not of the phases inside it
-                frame = follower(frame)
-            return self._with_hands(frame)
-
-        return process
+        follower = VideoTracker(self.finder, every=detect_every)
+        return lambda frame: self._with_hands(follower(frame))
 
     def process(self, frame: Frame) -> Frame:
         """`frame` with the people found in it."""
-        boxes, scores = self._boxes(frame.image)
-        people = self._estimator.estimate(frame.image, boxes, scores)
-        return self._with_hands(dataclasses.replace(frame, people=people))
+        frame = dataclasses.replace(frame, people=self.finder.find(frame.image))
+        return frame if self._hands is None else self._hands(frame)
 
     def _with_hands(self, frame: Frame) -> Frame:
         return frame if self._hands is None else self._hands(frame)
@@ -174,7 +160,7 @@ class PoseEstimator:
             rgb: (H, W, 3) uint8.
             boxes: (N, 4) tight boxes x, y, width, height, picture pixels.
         """
-        return self._estimator.estimate(load_image(rgb), boxes)
+        return self.finder.estimate(load_image(rgb), boxes)
 
     def header(self, source: str, smoothing: Smoothing | None = None) -> dict[str, Any]:
         """Return the first line of a result record about `source`."""
@@ -182,16 +168,10 @@ class PoseEstimator:
         options = {k: str(v) if isinstance(v, Path) else v for k, v in fields.items()}
         return results.header(self.skeleton, self._models, source, how, options)
 
-    def _boxes(self, image: U8) -> tuple[F32, F32 | None]:
-        if self._detector is None:
-            return box_of_picture(image), None
-        boxes, scores = self._detector.detect(image)
-        return boxes[: self._max_people], scores[: self._max_people]
-
-    def _noted(self, network: Network) -> tuple[runtime.Runtime, ModelSpec]:
-        """A network, after a note about it for `header`."""
-        loaded, spec, path = network
-        self._models.append(
+    @functools.cached_property
+    def _models(self) -> list[dict[str, Any]]:
+        """What a record says of the networks; hashing their files takes a while."""
+        return [
             {
                 "name": spec.name,
                 "sha256": files.sha256(path),
@@ -200,8 +180,14 @@ class PoseEstimator:
                 "input": list(spec.input),
                 "licence": spec.licences,
             }
-        )
-        return loaded, spec
+            for loaded, spec, path in self._networks
+        ]
+
+    def _timed(self, network: Network, phase: str) -> tuple[runtime.Runtime, ModelSpec]:
+        """`network`, noted for `header`, with its runs counted as `phase` if there is a profile."""
+        self._networks.append(network)
+        loaded, spec, _ = network
+        return loaded if self._profile is None else self._profile.runtime(loaded, phase), spec
 
 
 def load_model(

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from humanpose.skeleton import I64
 from humanpose.types import F32, F64, U8, ShapeRepr
 
+_LEAST_TORSO = 0.2  # mean score of shoulders or hips below which the tilt is undefined
 _LEAST = 2.0**-6  # scale of a crop below which nothing more is averaged
 _BLURRED_FROM = 1.5  # what is left to shrink; the detector sees people in texture else
 
@@ -276,7 +277,7 @@ def similarity(joints: F32, truth: F32, area: F32 | F64, sigmas: F64) -> F64:
     return np.asarray(np.where(np.isnan(truth).any(-1), np.nan, near), np.float64)
 
 
-def nms(boxes: F32, scores: F32, *, threshold: float) -> NDArray[np.int64]:
+def nms(boxes: F32, scores: F32, *, threshold: float) -> I64:
     """Indices kept by greedy non-maximum suppression, best score first.
 
     Args:
@@ -291,3 +292,21 @@ def nms(boxes: F32, scores: F32, *, threshold: float) -> NDArray[np.int64]:
         kept.append(int(order[0]))
         order = order[1:][apart[order[0], order[1:]]]
     return np.array(kept, np.int64)
+
+
+def tilts(joints: F32, scores: F32, torso: I64) -> F32:
+    """(N,) degrees by which torsos are turned clockwise, in picture view, from upright.
+
+    Args:
+        joints: (N, J, 2) picture pixels.
+        scores: (N, J).
+        torso: (2, 2) rows of both shoulders and both hips.
+
+    Returns:
+        -180 ... 180; 0 where the mean score of shoulders or hips is below 0.2.
+    """
+    ends = joints[:, torso].sum(2)  # twice the middles of shoulders and hips
+    up = ends[:, 0] - ends[:, 1]
+    sure = (scores[:, torso].sum(2) >= 2 * _LEAST_TORSO).all(1)
+    tilt = np.degrees(np.arctan2(up[:, 0], -up[:, 1]))  # y points down
+    return np.where(sure, tilt, 0).astype(np.float32)

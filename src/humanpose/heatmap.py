@@ -7,7 +7,7 @@ CPM's, and this project's own nets).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -103,6 +103,19 @@ def decode(maps: F32, rule: str) -> tuple[F32, F32]:
     *lead, h, w = maps.shape
     cells, scores = DECODERS[rule](maps.reshape(-1, h, w))
     return cells.reshape(*lead, 2).astype(np.float32), scores.reshape(lead).astype(np.float32)
+
+
+def decode_crops(maps: F32, cells: Sequence[Crop], rule: str) -> tuple[F32, F32]:
+    """Joints (N, J, 2) in picture pixels and scores (N, J) in [0, 1] from maps (N, J, h, w).
+
+    Args:
+        maps: without background.
+        cells: N, picture pixel -> cell.
+        rule: a key of DECODERS.
+    """
+    found, scores = decode(maps, rule)
+    joints = [where.to_picture(points) for where, points in zip(cells, found, strict=True)]
+    return np.stack(joints), np.minimum(np.maximum(scores, 0), 1)
 
 
 def _argmax(maps: F32) -> tuple[I64, F32]:

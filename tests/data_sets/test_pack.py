@@ -225,9 +225,10 @@ def test_a_pack_of_a_pack_keeps_the_way_back(sets, pack, tmp_path):
 
 def test_a_teachers_maps_lie_where_the_network_put_them(sets, tmp_path):
     """Decoded from the pack, they give the joints that the network finds in the stored picture."""
+    from humanpose import heatmap
     from humanpose.api import load_model
     from humanpose.infer.options import InferenceOptions
-    from humanpose.infer.topdown import TopDown, read_maps
+    from humanpose.infer.topdown import TopDown
 
     recipe = PackRecipe(data=sets[1:], raw=True)
     build(recipe, tmp_path / "p.json", teacher="balanced")
@@ -238,7 +239,7 @@ def test_a_teachers_maps_lie_where_the_network_put_them(sets, tmp_path):
         (person,) = TopDown(runtime, spec).estimate(row.image(), row.box[None])
         maps = row.teacher_maps()
         assert maps.shape == (1, 19, 64, 48) and maps.dtype == np.float16
-        joints, _ = read_maps(maps[-1:, :].astype(np.float32), [row.cells], spec.decode)
+        joints, _ = heatmap.decode_crops(maps[-1:, :].astype(np.float32), [row.cells], spec.decode)
         assert np.abs(joints[0] - person.joints).max() < 1
     assert pack.damaged() == []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from humanpose.infer import profile as profiling
-from humanpose.infer.profile import Profile, phase, timed
+from humanpose.infer.profile import Profile
 
 
 @pytest.fixture
@@ -23,19 +23,31 @@ def clock(monkeypatch):
     return clock
 
 
-def test_an_inner_phase_is_not_the_outer_ones_time(clock):
+def test_a_run_of_a_network_is_not_the_time_of_the_work_around_it(clock):
     profile = Profile()
+
+    class Slow:
+        name, precision = "slow", "float32"
+
+        def run(self, crops):
+            clock.tick(5)
+            return {"maps": crops}
+
+    timed = profile.runtime(Slow(), profiling.POSE)
+    assert (timed.name, timed.precision) == ("slow", "float32")
+
+    def work(item):
+        clock.tick(2)
+        assert timed.run(item) == {"maps": item}
+        clock.tick(1)
+        return -item
+
     with profile.running():
         clock.tick(1)
-        with phase(profile, profiling.TRACKING):
-            clock.tick(2)
-            with phase(profile, profiling.NETWORK):
-                clock.tick(5)
-            clock.tick(1)
-        with phase(profile, profiling.TRACKING):
-            clock.tick(1)
+        assert profile.function(work)(7) == -7
+        clock.tick(1)
     by_phase = {name: seconds for (_, name), seconds in profile.seconds.items()}
-    assert by_phase == {profiling.TRACKING: 4, profiling.NETWORK: 5}
+    assert by_phase == {profiling.REST: 3, profiling.POSE: 5}
     assert profile.wall == 10
 
 
@@ -48,17 +60,16 @@ def test_the_shares_of_a_thread_make_the_whole_and_waiting_is_not_counted_twice(
             yield i
 
     with profile.running():
-        due = timed(source(), profile, profiling.WAITING)
+        due = profile.timed(source(), profiling.WAITING)
 
         def smoothed():
             for item in due:
                 clock.tick(0.5)
                 yield item
 
-        for _ in timed(smoothed(), profile, profiling.SMOOTHING):
-            with phase(profile, profiling.WRITING):
-                clock.tick(1)
-            clock.tick(0.25)  # nobody's
+        for _ in profile.timed(smoothed(), profiling.SMOOTHING, profiling.WRITING):
+            clock.tick(1)
+        clock.tick(1)  # outside every phase
     lines = profile.table(4).splitlines()
     cells = {line[11:31].strip(): line[31:].split() for line in lines[2:-1]}
     assert cells == {
@@ -70,12 +81,6 @@ def test_the_shares_of_a_thread_make_the_whole_and_waiting_is_not_counted_twice(
     assert lines[-1].endswith(": main")
 
 
-def test_nothing_is_wrapped_where_nobody_asked():
-    items = [1, 2]
-    assert timed(items, None, profiling.READING) is items
-    assert phase(None, profiling.READING) is phase(None, profiling.WRITING)
-
-
 def test_leaving_a_timed_loop_closes_what_it_runs_over():
     closed = []
 
@@ -85,8 +90,10 @@ def test_leaving_a_timed_loop_closes_what_it_runs_over():
         finally:
             closed.append(True)
 
-    for _ in timed(source(), Profile(), profiling.READING):
+    frames = Profile().timed(source(), profiling.READING)
+    for _ in frames:
         break
+    frames.close()
     assert closed == [True]
 
 
@@ -95,7 +102,10 @@ def test_predict_profile_names_every_phase_of_a_video(cli, data, tmp_path):
     options = ("-o", tmp_path, "--frames", "4", "--smoothing", "kalman", "--save", "jsonl")
     code, out, _ = cli("predict", video, *options, "--profile")
     assert code == 0 and "where the time goes: 4 frames" in out
-    for name in profiling._ORDER:
+    for name in (
+        *("reading, decoding", "detector", "pose network", "crops, maps, tracks", "smoothing"),
+        *("drawing, writing", "waiting"),
+    ):
         assert name in out, name
     plain = cli("predict", video, *options, "--force")
     assert plain[0] == 0 and "where the time goes" not in plain[1]
@@ -105,6 +115,6 @@ def test_predict_profile_of_pictures(cli, noise_picture, tmp_path):
     _, out, _ = cli(
         "predict", noise_picture, "-o", tmp_path / "o", "--profile", "--detector", "none"
     )
-    for name in ("reading, decoding", "crops", "network", "decoding of maps", "drawing, writing"):
+    for name in ("reading, decoding", "pose network", "crops, maps, tracks", "drawing, writing"):
         assert name in out
-    assert "tracking" not in out and "detector" not in out
+    assert "smoothing" not in out and "detector" not in out

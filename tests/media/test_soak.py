@@ -32,16 +32,12 @@ source, folder, leak = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 me, sizes, leaked = psutil.Process(), [], []
 rng = np.random.default_rng(0)
 
-class Detector:
-    threshold = 0.3
-    def detect(self, image, threshold=None):
-        boxes = np.array([[4, 5, 20, 40], [34, 5, 20, 40]], np.float32)
-        return boxes, np.array([0.9, 0.8], np.float32)
-
-class TopDown:
-    spec = SimpleNamespace(skeleton=BODY19)
+class Finder:
+    spec, skeleton, threshold = SimpleNamespace(skeleton=BODY19), BODY19, 0.3
     calls = 0
-    def estimate(self, image, boxes, scores):
+    def find(self, image, expected=(), detect=True):
+        boxes = np.array([[4, 5, 20, 40], [34, 5, 20, 40]], np.float32)
+        scores = np.array([0.9, 0.8], np.float32)
         if self.calls % 1000 == 0:
             sizes.append(me.memory_info().rss / 1e6)
         self.calls += 1
@@ -54,8 +50,8 @@ class TopDown:
 
 class Whole(PoseEstimator):
     def __init__(self):
-        self._detector, self._estimator = Detector(), TopDown()
-        self._models, self._max_people, self._options = [], None, InferenceOptions()
+        self.finder, self._hands, self._profile = Finder(), None, None
+        self._networks, self._options = [], InferenceOptions()
 
 kinds = "video,jsonl,csv,json,coco,trc"
 options = {"save": kinds, "output": folder, "force": True, "quiet": True}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import takewhile
@@ -19,8 +19,8 @@ from humanpose.draw import WITH_MAPS, DrawStyle
 from humanpose.errors import EXIT_SKIPPED, InputError, OutputError
 from humanpose.images import load_image
 from humanpose.infer.options import InferenceOptions
-from humanpose.infer.pipeline import overlapped
-from humanpose.infer.profile import READING, WRITING, Profile, TimedSource, phase, timed
+from humanpose.infer.profile import READING, WAITING, WRITING, Profile
+from humanpose.infer.stream import overlapped
 from humanpose.infer.track import TrackingOptions
 from humanpose.media.sinks import (
     RECORDS,
@@ -225,19 +225,23 @@ class Prediction:
         with suppress(_NothingDone), ExitStack() as stack:
             records = self._open_records(items, record, estimator, stack, problems)
             wanted = takewhile(lambda _: not stop.signal, items)
-            loaded = timed(map(load, wanted), self.profile, READING)
+            loaded: Iterable[Any] = map(load, wanted)
+            work: Any = estimate
+            if self.profile is not None:
+                loaded, work = self.profile.timed(loaded, READING), self.profile.function(estimate)
             several = len(items) > 1  # reading, estimating and writing in threads of their own
-            done = overlapped(loaded, estimate) if several else map(estimate, loaded)
+            done: Any = overlapped(loaded, work) if several else map(work, loaded)
             if several:
-                stack.callback(done.close)  # type: ignore[union-attr]
+                stack.callback(done.close)
+            if self.profile is not None:
+                done = self.profile.timed(done, WAITING, WRITING)
             before = self.pictures
             for item, frame in done:
                 progress.advance(task)
                 if isinstance(frame, InputError):
                     problems.append(f"skipped: {frame}")
                     continue
-                with phase(self.profile, WRITING):
-                    self._write_picture(item, frame, records)
+                self._write_picture(item, frame, records)
             if self.pictures == before:
                 raise _NothingDone
         self.problems += problems
@@ -281,13 +285,14 @@ class Prediction:
             if "video" in self._kinds:
                 sinks.append(self._open_video(item, video, stack))
             # Closed before the video is, also on an error: its thread must not read a closed file.
-            read = video if self.profile is None else TimedSource(video, self.profile)
-            for frame in stack.enter_context(closing(estimator.follow(read, options.tracking))):
+            done: Any = stack.enter_context(closing(estimator.follow(video, options.tracking)))
+            if self.profile is not None:
+                done = self.profile.timed(done, WAITING, WRITING)
+            for frame in done:
                 if options.seconds is not None and frame.time >= options.seconds:
                     break
-                with phase(self.profile, WRITING):
-                    for sink in sinks:
-                        sink.write(frame)
+                for sink in sinks:
+                    sink.write(frame)
                 self.frames += 1
                 self.people += len(frame.people)
                 progress.advance(task)

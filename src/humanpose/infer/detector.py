@@ -11,7 +11,6 @@ import numpy as np
 
 from humanpose.errors import InputError
 from humanpose.geometry import Crop, crop_of_height, crop_of_picture, nms
-from humanpose.infer.profile import DETECTOR, Profile, phase
 from humanpose.infer.runtime import Runtime
 from humanpose.spec import ModelSpec
 from humanpose.types import F32, U8
@@ -29,23 +28,16 @@ class Detector:
         runtime: the person network.
         spec: its description; `input` is the size that `runtime` was loaded for.
         threshold: least score; None = the spec's.
-        profile: told how long it takes.
     """
 
     def __init__(
-        self,
-        runtime: Runtime,
-        spec: ModelSpec,
-        *,
-        threshold: float | None = None,
-        profile: Profile | None = None,
+        self, runtime: Runtime, spec: ModelSpec, *, threshold: float | None = None
     ) -> None:
         if spec.task != "person":
             raise InputError(f"model {spec.name!r} finds joints, not people")
         self.runtime = runtime
         self.spec = spec
         self.threshold = spec.threshold if threshold is None else threshold
-        self._profile = profile
 
     def detect(self, image: U8, threshold: float | None = None) -> tuple[F32, F32]:
         """Boxes (N, 4) in picture pixels and scores (N,) in [0, 1], best first.
@@ -55,9 +47,8 @@ class Detector:
             threshold: least score, in place of the detector's own.
         """
         threshold = self.threshold if threshold is None else threshold
-        with phase(self._profile, DETECTOR):
-            find = self._peaks if self.spec.decode == "peaks" else self._boxes
-            return find(image, threshold)
+        find = self._peaks if self.spec.decode == "peaks" else self._boxes
+        return find(image, threshold)
 
     def _boxes(self, image: U8, threshold: float) -> tuple[F32, F32]:
         """Boxes as our own net gives them, with their sizes."""

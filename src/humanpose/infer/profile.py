@@ -1,37 +1,33 @@
-"""Where the time goes: seconds by thread and phase, for `humanpose predict --profile`.
-
-Whoever works takes a `Profile` or None. With None a phase is one comparison and a context that
-does nothing.
-"""
+"""Where the time goes: seconds by thread and phase, for `humanpose predict --profile`."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from humanpose.infer.stream import Source
-    from humanpose.types import Frame
+    from humanpose.infer.runtime import Runtime
+    from humanpose.types import F32, U8
 
 A = TypeVar("A")
+B = TypeVar("B")
 
-READING, TRACKING, SMOOTHING = "reading, decoding", "tracking", "smoothing"
-DETECTOR, CROPS, NETWORK, MAPS = "detector", "crops", "network", "decoding of maps"
+READING, DETECTOR, POSE, HANDS = "reading, decoding", "detector", "pose network", "hand network"
+REST, SMOOTHING = "crops, maps, tracks", "smoothing"
 WRITING, WAITING = "drawing, writing", "waiting"
 
-# The way of a frame.
-_ORDER = (READING, DETECTOR, CROPS, NETWORK, MAPS, TRACKING, SMOOTHING, WRITING, WAITING)
-_OFF = nullcontext()
+# In the order in which a frame goes through them.
+_ORDER = (READING, DETECTOR, POSE, HANDS, REST, SMOOTHING, WRITING, WAITING)
 
 
 class Profile:
     """Seconds of every phase of every thread.
 
-    Phases may lie within each other: the inner one's time is not the outer one's. What of a
-    thread's time no phase claims, it waited.
+    Phases may lie within each other: the inner one's time is not the outer one's. The time of a
+    thread outside all phases counts as waiting.
 
     Attributes:
         seconds: (thread's name, phase) -> seconds. Each thread writes only its own keys.
@@ -45,16 +41,45 @@ class Profile:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """What happens in here is the whole to which the shares refer."""
+        """Count the time in here as the whole to which the shares refer."""
         start = time.perf_counter()
         try:
             yield
         finally:
             self.wall += time.perf_counter() - start
 
+    def timed(self, items: Iterable[A], name: str, use: str = "") -> Iterator[A]:
+        """Yield `items`; making them is phase `name`, what the caller does with them `use`."""
+        iterator = iter(items)
+        end = object()
+        try:
+            while True:
+                with self._phase(name):
+                    item = next(iterator, end)
+                if item is end:
+                    return
+                with self._phase(use) if use else nullcontext():
+                    yield item  # type: ignore[misc]  # it is not `end`
+        finally:
+            if isinstance(iterator, Generator):
+                iterator.close()
+
+    def function(self, work: Callable[[A], B], name: str = REST) -> Callable[[A], B]:
+        """Return `work` with the time of each call counted as phase `name`."""
+
+        def counted(item: A) -> B:
+            with self._phase(name):
+                return work(item)
+
+        return counted
+
+    def runtime(self, runtime: Runtime, name: str) -> Runtime:
+        """Return `runtime` with the time of each run counted as phase `name`."""
+        return _TimedRuntime(runtime, self, name)
+
     @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """The time in here is that of phase `name`, one of this module's, of the calling thread."""
+    def _phase(self, name: str) -> Iterator[None]:
+        """Count the time in here as phase `name` of the calling thread."""
         stack: list[str] = self._open.__dict__.setdefault("stack", [])
         self._charge(stack)
         stack.append(name)
@@ -92,58 +117,21 @@ class Profile:
             own = {phase: self.seconds[at, phase] for at, phase in keys if at == thread}
             own.pop(WAITING, None)
             own[WAITING] = waited[thread] = max(0.0, self.wall - sum(own.values()))
+            shown = "main" if thread == threading.main_thread().name else thread
             for phase, seconds in own.items():
                 share = seconds / max(self.wall, 1e-9)
-                lines.append(f"{_shown(thread):<11}{phase:<20}{seconds * each:>9.2f}{share:>9.1%}")
+                lines.append(f"{shown:<11}{phase:<20}{seconds * each:>9.2f}{share:>9.1%}")
         if waited:
             slowest = min(waited, key=lambda thread: waited[thread])
-            lines.append(f"the pace is set by the thread that waits least: {_shown(slowest)}")
+            shown = "main" if slowest == threading.main_thread().name else slowest
+            lines.append(f"the pace is set by the thread that waits least: {shown}")
         return "\n".join(lines)
 
 
-def _shown(thread: str) -> str:
-    return "main" if thread == threading.main_thread().name else thread
+class _TimedRuntime:
+    def __init__(self, runtime: Runtime, profile: Profile, phase: str) -> None:
+        self.name, self.precision = runtime.name, runtime.precision
+        self._run = profile.function(runtime.run, phase)
 
-
-def phase(profile: Profile | None, name: str) -> AbstractContextManager[None]:
-    """`profile.phase(name)`, or nothing where nobody asked."""
-    return _OFF if profile is None else profile.phase(name)
-
-
-def timed(items: Iterable[A], profile: Profile | None, name: str) -> Iterable[A]:
-    """`items`; what each of them takes to come is counted as phase `name`."""
-    return items if profile is None else _timed(items, profile, name)
-
-
-def _timed(items: Iterable[A], profile: Profile, name: str) -> Iterator[A]:
-    iterator = iter(items)
-    end = object()
-    try:
-        while True:
-            with profile.phase(name):
-                item = next(iterator, end)
-            if item is end:
-                return
-            yield item  # type: ignore[misc]  # it is not `end`
-    finally:
-        if isinstance(iterator, Generator):
-            iterator.close()
-
-
-class TimedSource:
-    """A source of frames (`infer.stream.Source`) whose reading is counted."""
-
-    def __init__(self, source: Source, profile: Profile) -> None:
-        self.live = source.live
-        self._source, self._profile = source, profile
-
-    def __iter__(self) -> Iterator[Frame]:
-        return iter(timed(self._source, self._profile, READING))
-
-    def stop(self) -> None:
-        """As the source's own."""
-        self._source.stop()
-
-    def close(self) -> None:
-        """As the source's own."""
-        self._source.close()
+    def run(self, crops: U8) -> dict[str, F32]:
+        return self._run(crops)

@@ -1,27 +1,127 @@
-"""Capture and inference of what does not wait: the newest frame, and the newest result, any time.
+"""Threads: reading, inference and the caller's loop overlap, at bounded memory.
 
-A camera goes on while the networks work. So capture, inference and whoever looks run in threads of
-their own, no frame waits for its turn, and a result is at most one frame and one inference old.
+`overlapped` is for files, of which no frame may be lost. `Live` is for sources that do not wait:
+capture, inference and consumers run in threads of their own, no frame waits for its turn, and a
+result is at most one frame and one inference old.
 """
 
 from __future__ import annotations
 
 import math
+import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
-from humanpose.infer.pipeline import Channel, overlapped
+from humanpose.infer.profile import READING, Profile
 from humanpose.types import Frame
 
+A = TypeVar("A")
+B = TypeVar("B")
 Process = Callable[[Frame], Frame]
 
 _WINDOW = 2.0  # seconds over which rates are counted
 _PATIENCE = 5.0  # seconds that `stop` waits for a thread
+# Frames that may wait between two stages. More would only add memory: the slowest stage sets
+# the rate, and a handful rides out its jitter.
+_DEPTH = 4
+_END = object()
+
+
+class Channel:
+    """A bounded queue between two threads that its writer can end and its reader can leave.
+
+    Read it by a loop inside `with`, which leaves it.
+    """
+
+    def __init__(self, depth: int = _DEPTH) -> None:
+        self._waiting: queue.Queue[object] = queue.Queue(depth)
+        self._left = threading.Event()
+
+    def put(self, item: object) -> bool:
+        """Wait for room and put `item` there; False where the reader has left."""
+        while not self._left.is_set():
+            try:
+                self._waiting.put(item, timeout=0.1)
+                return True
+            except queue.Full:  # the reader is slow or gone; look again
+                continue
+        return False
+
+    def end(self, error: BaseException | None = None) -> None:
+        """The reader's loop ends after what was put before; `error` is raised there."""
+        self.put(_END if error is None else _Failure(error))
+
+    def leave(self) -> None:
+        """Nothing will be read any more; a waiting `put` comes back."""
+        self._left.set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()
+
+    def __iter__(self) -> Iterator[Any]:
+        while (item := self._waiting.get()) is not _END:
+            if isinstance(item, _Failure):
+                raise item.error
+            yield item
+
+
+class _Failure:
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+def ahead(
+    items: Iterable[A], *, depth: int = _DEPTH, name: str = "ahead"
+) -> Generator[A, None, None]:
+    """`items`, produced in a thread of their own; at most `depth` wait.
+
+    An error in `items` is raised here. Leaving the loop early ends the thread before control
+    returns; a source that blocks for ever inside a driver needs a time-out of its own.
+    """
+    channel = Channel(depth)
+
+    def produce() -> None:
+        iterator = iter(items)
+        try:
+            for item in iterator:
+                if not channel.put(item):
+                    return
+            channel.end()
+        except BaseException as error:  # handed to the consumer, who can act on it
+            channel.end(error)
+        finally:
+            # In the thread that ran it; left to the collector, its own threads might outlive us.
+            if isinstance(iterator, Generator):
+                iterator.close()
+
+    thread = threading.Thread(target=produce, name=name, daemon=True)
+    thread.start()
+    try:
+        with channel:
+            yield from channel
+    finally:
+        thread.join()
+
+
+def overlapped(items: Iterable[A], work: Callable[[A], B]) -> Generator[B, None, None]:
+    """`map(work, items)` with reading, working and the caller's own loop in three threads."""
+    return ahead(_mapped(ahead(items, name="reader"), work), name="worker")
+
+
+def _mapped(items: Generator[A, None, None], work: Callable[[A], B]) -> Iterator[B]:
+    try:
+        for item in items:
+            yield work(item)
+    finally:
+        items.close()
 
 
 class Source(Protocol):
@@ -245,10 +345,15 @@ class _Rate:
         return (len(times) - 1) / max(times[-1] - times[0], 1e-9) if len(times) > 1 else 0.0
 
 
-def results(source: Source, process: Process) -> Generator[Frame, None, None]:
+def results(
+    source: Source, process: Process, profile: Profile | None = None
+) -> Generator[Frame, None, None]:
     """Frames with their people: of a file every one, of a live source the newest each time."""
+    frames: Iterable[Frame] = source
+    if profile is not None:
+        frames, process = profile.timed(source, READING), profile.function(process)
     if not source.live:
-        yield from overlapped(source, process)
+        yield from overlapped(frames, process)
         return
     live = Live(source, process)
     frames = live.follow()  # before the first result

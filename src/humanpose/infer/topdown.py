@@ -1,36 +1,80 @@
-"""Boxes -> joints: crop, one batched network call, decode, back into the picture."""
+"""People in a picture, top-down: detector, crops, one batched network call, decoding."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from humanpose import heatmap
 from humanpose.errors import InputError
-from humanpose.geometry import Crop, crop_around, crop_of_box, mirrored
+from humanpose.geometry import (
+    Crop,
+    box_of_picture,
+    crop_around,
+    crop_of_box,
+    iou,
+    mirrored,
+    tilts,
+)
+from humanpose.infer.detector import Detector
 from humanpose.infer.options import InferenceOptions
-from humanpose.infer.profile import CROPS, MAPS, NETWORK, Profile, phase
 from humanpose.infer.runtime import Runtime
-from humanpose.infer.tta import TestTimeAugmentation, merge_maps, unflipped
-from humanpose.infer.upright import tilts, torso_of, upright_crop
+from humanpose.infer.tta import TestTimeAugmentation, merge_maps, torso_of, unflipped, upright_crop
+from humanpose.skeleton import Skeleton
 from humanpose.spec import ModelSpec
 from humanpose.types import F32, U8, Person
 
 # A crowd is cut into calls of at most this many crops, so that memory stays bounded.
 _LARGEST_BATCH = 16
+_NEAR = 0.3  # IoU of boxes that may be the same person's
+
+
+class PeopleFinder(Protocol):
+    """Finds the people in a picture; threads may share one.
+
+    Attributes:
+        spec: of the pose network.
+        threshold: person score below which a find is doubtful.
+    """
+
+    spec: ModelSpec
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """Meaning of the rows of `Person.joints`."""
+        ...
+
+    @property
+    def threshold(self) -> float:
+        """Person score below which a find is doubtful."""
+        ...
+
+    def find(
+        self, image: U8, expected: Sequence[Person] = (), detect: bool = True
+    ) -> tuple[Person, ...]:
+        """People in `image`, best first.
+
+        Args:
+            image: (H, W, 3) RGB.
+            expected: people as a tracker expects them here; doubtful finds near them are kept.
+            detect: without, a finder may take the places of the people from `expected`: one
+                Person for each, same order, with its track.
+        """
+        ...
 
 
 class TopDown:
-    """Joints of the people in given boxes.
+    """A detector's boxes, and the joints in them by a pose network on crops.
 
     Args:
         runtime: the pose network.
         spec: its description; `input` is the size that `runtime` was loaded for.
-        options: how to apply it: tta, crop, decode, compat, keep_maps.
-        profile: told how long its parts take.
+        options: how to apply it: tta, crop, decode, compat, keep_maps, max_people.
+        detector: None = one person who fills the picture.
     """
 
     def __init__(
@@ -38,20 +82,53 @@ class TopDown:
         runtime: Runtime,
         spec: ModelSpec,
         options: InferenceOptions = InferenceOptions(),
-        profile: Profile | None = None,
+        detector: Detector | None = None,
     ) -> None:
         if spec.task == "person":
             raise InputError(f"model {spec.name!r} finds people, not joints")
-        self.runtime = runtime
-        self.spec = spec
-        self.options = options
-        self._profile = profile
-        matlab = options.compat == "matlab"
-        self._decode = "argmax" if matlab else options.decode or spec.decode
-        self._by_height = (options.crop or spec.crop) == "picture-height"
+        self.runtime, self.spec, self.options, self.detector = runtime, spec, options, detector
+        self._decode = "argmax" if options.compat == "matlab" else options.decode or spec.decode
+        without_sizes = detector is not None and detector.spec.decode == "peaks"
+        crop = options.crop or ("picture-height" if without_sizes else spec.crop)
+        self._by_height = crop == "picture-height"
         self._torso = torso_of(spec.skeleton)
         self.tta = self._augmentation()
         self._zooms = self.tta.zooms(1.0 if self._by_height else spec.context)
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """Meaning of the rows of `Person.joints`."""
+        return self.spec.skeleton
+
+    @property
+    def threshold(self) -> float:
+        """Person score below which a find is doubtful."""
+        return 0.0 if self.detector is None else self.detector.threshold
+
+    def find(
+        self, image: U8, expected: Sequence[Person] = (), detect: bool = True
+    ) -> tuple[Person, ...]:
+        """People in `image` (H, W, 3), best first: see `PeopleFinder`."""
+        if not detect:
+            boxes = np.array([person.box for person in expected], np.float32)
+            scores = np.array([person.score for person in expected], np.float32)
+            found = self.estimate(image, boxes, scores)
+            pairs = zip(found, expected, strict=True)
+            return tuple(replace(person, track=old.track) for person, old in pairs)
+        if self.detector is None:
+            return self.estimate(image, box_of_picture(image))
+        least = self.detector.threshold
+        boxes, scores = self.detector.detect(image, least / 2 if expected else least)
+        kept = slice(self.options.max_people)
+        if expected:
+            near = iou(np.array([person.box for person in expected], np.float32), boxes) > _NEAR
+            sure = scores >= least
+            unmet = near[~near[:, sure].any(axis=1)]  # expected people whom no sure box shows
+            wanted = np.flatnonzero(sure | unmet.any(axis=0))
+            strangers = ~near[:, wanted].any(axis=0)
+            best = np.sort(wanted[np.argsort(strangers, kind="stable")][kept])
+            return self.estimate(image, boxes[best], scores[best])
+        return self.estimate(image, boxes[kept], scores[kept])
 
     def estimate(self, image: U8, boxes: F32, box_scores: F32 | None = None) -> tuple[Person, ...]:
         """One Person per box, in the order of `boxes`.
@@ -66,23 +143,26 @@ class TopDown:
         """
         boxes = _checked(boxes)
         sure = np.ones(len(boxes), np.float32) if box_scores is None else box_scores
-        looks = len(self._zooms) * (1 + self.tta.flip)
-        at_once = max(1, _LARGEST_BATCH // looks)
+        crops_each = len(self._zooms) * (1 + self.tta.flip)
+        at_once = max(1, _LARGEST_BATCH // crops_each)
         people: list[Person] = []
         for start in range(0, len(boxes), at_once):
             part = slice(start, start + at_once)
-            with phase(self._profile, MAPS):  # what is not of the phases inside it
-                people += self._batch(image, boxes[part], sure[part])
+            people += self._batch(image, boxes[part], sure[part])
         return tuple(people)
 
     def _batch(self, image: U8, boxes: F32, sure: F32) -> list[Person]:
         size = (image.shape[1], image.shape[0])
-        with phase(self._profile, CROPS):
-            crops = [self._crop(box, size, zoom) for box in boxes for zoom in self._zooms]
-        maps, cells = self._merged(self._maps(image, crops), crops, boxes, size)
-        joints, scores = read_maps(maps[:, -1], cells, self._decode)
+        crops = [self._crop(box, size, zoom) for box in boxes for zoom in self._zooms]
+        maps, cells = self._maps(image, crops), self._cells(crops)
+        if len(self._zooms) > 1 or self.options.compat == "matlab":
+            maps, cells = self._merged(maps, cells, boxes, size)
+        joints, scores = heatmap.decode_crops(maps[:, -1], cells, self._decode)
         if self.tta.upright:
-            self._look_again(image, boxes, maps, cells, joints, scores)
+            tilt = tilts(joints, scores, self._torso)
+            rows = np.flatnonzero(np.abs(tilt) >= self.tta.upright)
+            if len(rows):
+                self._add_upright(image, boxes, maps, cells, joints, scores, tilt, rows)
         keep = self.options.keep_maps
         return [
             Person(
@@ -117,7 +197,7 @@ class TopDown:
             raise InputError(f"model {spec.name!r}: there is no upright crop {why}")
         return replace(tta, upright=0.0)
 
-    def _look_again(
+    def _add_upright(
         self,
         image: U8,
         boxes: F32,
@@ -125,30 +205,31 @@ class TopDown:
         cells: list[Crop],
         joints: F32,
         scores: F32,
+        tilt: F32,
+        rows: NDArray[np.int64],
     ) -> None:
-        """Change what the first look found of those who are not upright, in place."""
+        """Average the maps of the people in `rows` with those of upright crops; change in place.
+
+        Args:
+            image: (H, W, 3) RGB.
+            boxes: (N, 4).
+            maps: (N, S, K, h, w) of the usual crops.
+            cells: N, where they lie.
+            joints: (N, J, 2), found so far.
+            scores: (N, J), likewise.
+            tilt: (N,) degrees from upright.
+            rows: of those to see again.
+        """
         spec, size = self.spec, (image.shape[1], image.shape[0])
-        tilt = tilts(joints, scores, self._torso)
-        rows = np.flatnonzero(np.abs(tilt) >= self.tta.upright)
-        if not len(rows):
-            return
-        with phase(self._profile, CROPS):
-            crops = [
-                upright_crop(
-                    self._crop(boxes[i], size),
-                    joints[i],
-                    float(tilt[i]),
-                    context=spec.context,
-                    centre=spec.crop_centre,
-                )
-                for i in rows
-            ]
-        for i, look, crop in zip(rows, self._maps(image, crops), crops, strict=True):
-            target = heatmap.cells_of(crop, spec.stride, spec.grid)
-            maps[i] = merge_maps(np.stack([maps[i], look]), [cells[i], target], target)
+        crops = [
+            upright_crop(self._crop(boxes[i], size), joints[i], float(tilt[i]), spec) for i in rows
+        ]
+        targets = self._cells(crops)
+        for i, upright, target in zip(rows, self._maps(image, crops), targets, strict=True):
+            maps[i] = merge_maps(np.stack([maps[i], upright]), [cells[i], target], target)
             cells[i] = target
-        turned = [cells[i] for i in rows]
-        joints[rows], scores[rows] = read_maps(maps[rows, -1], turned, self._decode)
+        found = heatmap.decode_crops(maps[rows, -1], targets, self._decode)
+        joints[rows], scores[rows] = found
 
     def _crop(self, box: F32, picture: tuple[int, int], zoom: float = 1.0) -> Crop:
         """The crop of `box` in a `picture` (width, height), `zoom` times as large as usual."""
@@ -167,16 +248,13 @@ class TopDown:
         """
         spec = self.spec
         shifted = self.options.compat == "hrnet"
-        with phase(self._profile, CROPS):
-            cut = [crop.cut(image, spec.pad) for crop in crops]
-            if self.tta.flip and shifted:
-                cut += [crop[:, ::-1] for crop in cut]
-            elif self.tta.flip:
-                axis = heatmap.mirror_axis(spec.input[0] // spec.stride, spec.stride, spec.grid)
-                cut += [mirrored(crop, axis).cut(image, spec.pad) for crop in crops]
-            batch = np.stack(cut)
-        with phase(self._profile, NETWORK):
-            found = self.runtime.run(batch)
+        cut = [crop.cut(image, spec.pad) for crop in crops]
+        if self.tta.flip and shifted:
+            cut += [crop[:, ::-1] for crop in cut]
+        elif self.tta.flip:
+            axis = heatmap.mirror_axis(spec.input[0] // spec.stride, spec.stride, spec.grid)
+            cut += [mirrored(crop, axis).cut(image, spec.pad) for crop in crops]
+        found = self.runtime.run(np.stack(cut))
         maps = found["maps"][:, None]
         if self.options.keep_maps:  # "maps" is the last of them
             stages = [found[name] for name in found if name.startswith("maps_")]
@@ -186,43 +264,28 @@ class TopDown:
             maps = np.asarray((maps[: len(crops)] + back) / 2, np.float32)
         return maps[:, :, :-1] if spec.background else maps
 
+    def _cells(self, crops: Sequence[Crop]) -> list[Crop]:
+        """Picture pixel -> heat-map cell, for the maps of `crops`."""
+        return [heatmap.cells_of(crop, self.spec.stride, self.spec.grid) for crop in crops]
+
     def _merged(
-        self, maps: F32, crops: Sequence[Crop], boxes: F32, picture: tuple[int, int]
+        self, maps: F32, cells: list[Crop], boxes: F32, picture: tuple[int, int]
     ) -> tuple[F32, list[Crop]]:
-        """Maps (N, S, K, h, w) of N boxes and where their cells lie, from those of all looks."""
-        spec, looks = self.spec, len(self._zooms)
-        cells = [heatmap.cells_of(crop, spec.stride, spec.grid) for crop in crops]
+        """Maps (N, S, K, h, w) of N boxes and where their cells lie, from those of all scales."""
+        scales = len(self._zooms)
         if self.options.compat == "matlab":
             targets = [Crop(np.eye(2, 3), picture) for _ in boxes]
-        elif looks == 1:
-            return maps, cells
         else:
-            usual = [self._crop(box, picture) for box in boxes]
-            targets = [heatmap.cells_of(crop, spec.stride, spec.grid) for crop in usual]
+            targets = self._cells([self._crop(box, picture) for box in boxes])
         merged = [
-            merge_maps(
-                maps[i * looks : (i + 1) * looks], cells[i * looks : (i + 1) * looks], target
-            )
-            for i, target in enumerate(targets)
+            merge_maps(maps[i : i + scales], cells[i : i + scales], target)
+            for i, target in zip(range(0, len(maps), scales), targets, strict=True)
         ]
         return np.stack(merged), targets
 
 
-def read_maps(maps: F32, cells: Sequence[Crop], rule: str) -> tuple[F32, F32]:
-    """Joints (N, J, 2) in picture pixels and scores (N, J) in [0, 1] from maps (N, J, h, w).
-
-    Args:
-        maps: without background.
-        cells: N, picture pixel -> cell.
-        rule: of heatmap.decode.
-    """
-    found, scores = heatmap.decode(maps, rule)
-    joints = [where.to_picture(points) for where, points in zip(cells, found, strict=True)]
-    return np.stack(joints), np.minimum(np.maximum(scores, 0), 1)
-
-
 def _halved(maps: F32) -> NDArray[np.float16]:
-    """A network that has not been trained may say more than float16 can hold."""
+    """Maps as float16; those of a network that has not been trained may exceed what it holds."""
     most = np.finfo(np.float16).max
     return np.clip(maps, -most, most).astype(np.float16)
 

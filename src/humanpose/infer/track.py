@@ -14,13 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from humanpose.errors import InputError
-from humanpose.geometry import box_of_joints, box_of_picture, iou, similarity
+from humanpose.geometry import box_of_joints, iou, similarity
 from humanpose.infer import smooth
-from humanpose.infer.detector import Detector
 from humanpose.infer.smooth import Smoothing
-from humanpose.infer.topdown import TopDown
-from humanpose.skeleton import I64
-from humanpose.types import F32, F64, U8, Frame, Person, check_options, option
+from humanpose.infer.topdown import PeopleFinder
+from humanpose.types import F32, F64, Frame, Person, check_options, option
 
 _MEMORY = 1.5  # seconds out of sight after which a person is forgotten
 _DOUBT = 0.25  # the same for a newcomer without a number; unless seen in the frame before
@@ -34,7 +32,6 @@ _SIGMA = 0.07  # of every joint, COCO's mean, where the skeleton has no constant
 _SHOWN = 0.2  # joints below this score do not tell where a person is
 _SHRUNK = 0.7  # IoU of the joints' box with the box before, below which joints have been lost
 _DROP = 0.75  # share of the mean joint score after a detection, below which they have been too
-_NEAR = 0.3  # IoU of boxes that may be the same person's
 _MARGIN = 0.05  # a person reaches so far beyond its joints, as a share of their longer side
 
 Bools = NDArray[np.bool_]
@@ -155,8 +152,10 @@ def _joined(
     """Index in `people` -> its track, for those of `which` that are alike enough to one."""
     if not tracks or not which:
         return {}
+    from scipy.optimize import linear_sum_assignment  # 0.2 s, that pictures need not wait for
+
     alike = _likeness([t.at(time) for t in tracks], [people[i] for i in which])
-    rows, columns = assign(-np.where(alike >= least, alike, 0.0))
+    rows, columns = linear_sum_assignment(np.where(alike >= least, alike, 0.0), maximize=True)
     return {
         which[column]: tracks[row]
         for row, column in zip(rows, columns, strict=True)
@@ -201,47 +200,6 @@ def _middle(box: F32) -> F64:
     return np.asarray(box[:2] + box[2:] / 2, np.float64)
 
 
-def assign(cost: F64) -> tuple[I64, I64]:
-    """Rows and columns of the one-to-one assignment of least total cost; min(N, M) pairs.
-
-    Ours, because scipy.optimize.linear_sum_assignment would bring 100 MB into every installation
-    for a handful of people; the tests hold it against that.
-
-    Args:
-        cost: (N, M), finite.
-
-    Source: the Hungarian method by shortest augmenting paths (Jonker, Volgenant 1987), O(N^2 M).
-    """
-    if cost.shape[0] > cost.shape[1]:
-        columns, rows = assign(cost.T)
-        order = np.argsort(rows)
-        return rows[order], columns[order]
-    n, m = cost.shape
-    # Rows and columns count from 1; row_of[column] is 0 while a column is free.
-    u, v = np.zeros(n + 1), np.zeros(m + 1)
-    row_of = np.zeros(m + 1, np.int64)
-    for row in range(1, n + 1):
-        row_of[0], column = row, 0
-        least, came_from = np.full(m + 1, np.inf), np.zeros(m + 1, np.int64)
-        used = np.zeros(m + 1, bool)
-        while row_of[column]:
-            used[column] = True
-            slack = np.concatenate([[np.inf], cost[row_of[column] - 1] - v[1:]]) - u[row_of[column]]
-            better = ~used & (slack < least)
-            least[better], came_from[better] = slack[better], column
-            column = int(np.argmin(np.where(used, np.inf, least)))
-            step = least[column]
-            u[row_of[used]] += step
-            v[used] -= step
-            least[~used] -= step
-        while column:
-            row_of[column] = row_of[came_from[column]]
-            column = int(came_from[column])
-    taken = np.flatnonzero(row_of[1:])
-    order = np.argsort(row_of[1:][taken])
-    return row_of[1:][taken][order] - 1, taken[order]
-
-
 @dataclass(frozen=True, slots=True)
 class TrackingOptions:
     """How people are followed from frame to frame.
@@ -277,31 +235,19 @@ class TrackingOptions:
 class VideoTracker:
     """Frames one after another -> the same with numbered people.
 
-    A doubtful box is looked at only where somebody is expected whom no sure box shows. With
-    `every` above 1 the detector rests in between: boxes come from the last pose, moved on. It is
-    called at once when somebody is lost, doubtful or new, and for every frame while nobody is
-    there.
+    Doubtful finds are kept only where a person is expected whom no sure find shows. With `every`
+    above 1 the detector rests in between: boxes come from the last pose, moved on. It runs at
+    once when a person is lost, doubtful or new, and for every frame without people.
 
     Args:
-        detector: None = one person who fills the picture.
-        estimator: boxes -> joints.
-        every: frames from one call of the detector to the next.
-        max_people: keep at most so many, those who are followed already first.
+        finder: finds the people of one frame.
+        every: frames from one run of the detector to the next.
     """
 
-    def __init__(
-        self,
-        detector: Detector | None,
-        estimator: TopDown,
-        *,
-        every: int = 1,
-        max_people: int | None = None,
-    ) -> None:
-        self._detector = detector
-        self._estimator = estimator
+    def __init__(self, finder: PeopleFinder, *, every: int = 1) -> None:
+        self._finder = finder
         self._every = every
-        self._max_people = max_people
-        self._tracker = Tracker(sure=detector.threshold if detector else 0.0)
+        self._tracker = Tracker(sure=finder.threshold)
         self._rest = 0  # frames for which the detector may still rest
         self._usual: dict[int | None, float] = {}  # number -> mean joint score when detected
 
@@ -310,25 +256,11 @@ class VideoTracker:
         people = self._from_last(frame) if self._rest > 0 else None
         self._rest -= 1
         if people is None:
-            boxes, scores = self._boxes(frame.image, frame.time)
-            people = self._estimator.estimate(frame.image, boxes, scores)
+            people = self._finder.find(frame.image, self._tracker.expected(frame.time))
             people = self._tracker.update(people, frame.time)
             self._usual = {p.track: float(p.scores.mean()) for p in people}
             self._rest = self._every - 1 if self._tracker.settled else 0
         return replace(frame, people=people)
-
-    def _boxes(self, image: U8, time: float) -> tuple[F32, F32]:
-        if self._detector is None:
-            return box_of_picture(image), np.ones(1, np.float32)
-        boxes, scores = self._detector.detect(image, self._detector.threshold / 2)
-        sure = scores >= self._detector.threshold
-        expected = [p.box for p in self._tracker.expected(time)]
-        near: Bools = iou(np.array(expected, np.float32).reshape(-1, 4), boxes) > _NEAR
-        unmet = near[~near[:, sure].any(axis=1)]
-        wanted = np.flatnonzero(sure | unmet.any(axis=0))
-        strangers = ~near[:, wanted].any(axis=0)
-        best = np.sort(wanted[np.argsort(strangers, kind="stable")][: self._max_people])
-        return boxes[best], scores[best]
 
     def _from_last(self, frame: Frame) -> tuple[Person, ...] | None:
         """The people found where they are expected; None if that leaves a doubt."""
@@ -340,12 +272,9 @@ class VideoTracker:
         boxes = np.stack([_shown_box(p, size) for p in expected])
         if not _alike(boxes, before):
             return None
-        scores = np.array([p.score for p in expected], np.float32)
-        found = self._estimator.estimate(frame.image, boxes, scores)
-        people = [
-            replace(person, box=_shown_box(person, size), track=old.track)
-            for person, old in zip(found, expected, strict=True)
-        ]
+        placed = [replace(p, box=box) for p, box in zip(expected, boxes, strict=True)]
+        found = self._finder.find(frame.image, placed, detect=False)
+        people = [replace(person, box=_shown_box(person, size)) for person in found]
         if (
             not _alike(np.stack([p.box for p in people]), before)
             or any(p.scores.mean() < _DROP * self._usual[p.track] for p in people)

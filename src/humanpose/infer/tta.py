@@ -1,4 +1,9 @@
-"""Test-time augmentation: average heat maps over flips, scales and rotations."""
+"""Test-time augmentation: average heat maps over flips, scales and rotations.
+
+Pose networks see few people in training who lie, lean or stand on their heads, and know them less
+well, however they are turned in augmentation; a crop in which they are upright helps:
+docs/training-log.md has what this gains.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +15,17 @@ import cv2
 import numpy as np
 
 from humanpose.errors import InputError
-from humanpose.geometry import Crop, compose
+from humanpose.geometry import Crop, augmented_crop, box_of_joints, compose, crop_of_box
+from humanpose.skeleton import I64, Skeleton
+from humanpose.spec import ModelSpec
 from humanpose.types import F32
 
 # Of the CPM release: its benchmark script's scales, and its demo's, which span 0.8 to 1.2 times a
 # body of 1.2 times the given rectangle in steps of a sixth of an octave.
 _BENCHMARK = tuple(round(0.7 + 0.1 * i, 1) for i in range(7))
 _DEMO = tuple(2 ** (i / 6) / (1.2 * 1.2) for i in range(4))
+_TORSO = ("left_shoulder", "right_shoulder", "left_hip", "right_hip")
+_ZOOM = (0.7, 1.6)  # joints that are wrong shall not make the upright crop useless
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,3 +152,26 @@ def merge_maps(maps: F32, cells: Sequence[Crop], target: Crop) -> F32:
             into += cv2.warpAffine(one, matrix, target.size, flags=cv2.INTER_CUBIC)
     total /= len(maps)
     return total
+
+
+def torso_of(skeleton: Skeleton) -> I64:
+    """(2, 2) rows of shoulders and hips, which say how somebody lies; (0, 2) without them."""
+    there = set(_TORSO) <= set(skeleton.joints)
+    rows = [skeleton.index(name) for name in _TORSO] if there else []
+    return np.array(rows, np.int64).reshape(-1, 2)
+
+
+def upright_crop(crop: Crop, joints: F32, tilt: float, spec: ModelSpec) -> Crop:
+    """A crop that shows the person of `crop` upright, of the same size.
+
+    Args:
+        crop: the usual one.
+        joints: (J, 2) found there, picture pixels.
+        tilt: of `tilts`.
+        spec: of the network: context of the box around these joints, centre of crops.
+    """
+    turned = augmented_crop(crop, rotation=tilt, centre=spec.crop_centre)
+    # Fitted anew: a body that lies had to fit into the width, and now has the height.
+    box = box_of_joints(turned.to_crop(joints))
+    fitted = crop_of_box(box, crop.size, context=spec.context, centre=spec.crop_centre, zoom=_ZOOM)
+    return Crop(compose(fitted.matrix, turned.matrix), crop.size)

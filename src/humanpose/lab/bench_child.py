@@ -51,7 +51,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     from humanpose.api import PoseEstimator
     from humanpose.geometry import box_of_picture
     from humanpose.infer.options import InferenceOptions
-    from humanpose.infer.profile import CROPS, DETECTOR, MAPS, NETWORK, Profile
+    from humanpose.infer.profile import DETECTOR, POSE, Profile
 
     options, profile, made_up = InferenceOptions(**job["options"]), Profile(), not job["source"]
     estimator = PoseEstimator(options=options, profile=profile)
@@ -79,8 +79,8 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         style.draw(found)
         end = time.perf_counter()
         spent = {phase: 1e3 * seconds for (_, phase), seconds in profile.seconds.items()}
-        pose = sum(spent.get(phase, 0.0) for phase in (CROPS, NETWORK, MAPS))
-        times.append((len(found.people), 1e3 * (end - start), spent.get(DETECTOR, 0.0), pose))
+        each = (spent.get(phase, 0.0) for phase in (DETECTOR, POSE))
+        times.append((len(found.people), 1e3 * (end - start), *each))
         start = time.perf_counter()
     memory = peak_memory()  # before the graphs are read, which takes some of its own
     tasks = ("pose", "detector") if options.detector != "none" else ("pose",)

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from humanpose.infer.pipeline import ahead, overlapped
+from humanpose.infer.stream import ahead, overlapped
 
 
 def fail_at(n: int):

@@ -67,7 +67,7 @@ def test_without_padding_the_same_people_are_found(photo):
     assert height != width
     above, beside = max(0, width - height) // 2, max(0, height - width) // 2
     square = np.pad(image, ((above, above), (beside, beside), (0, 0)), constant_values=128)
-    detector = PoseEstimator(precision="float32")._detector
+    detector = PoseEstimator(precision="float32").finder.detector
     boxes, _ = detector.detect(image)
     padded, _ = detector.detect(square)
     padded -= np.float32([beside, above, 0, 0])

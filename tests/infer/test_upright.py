@@ -9,14 +9,13 @@ import pytest
 from humanpose import PoseEstimator
 from humanpose.api import load_model
 from humanpose.errors import InputError
-from humanpose.geometry import crop_of_box
+from humanpose.geometry import crop_of_box, tilts
 from humanpose.images import load_image
 from humanpose.infer import catalog
 from humanpose.infer.options import InferenceOptions
 from humanpose.infer.runtime import read_spec
 from humanpose.infer.topdown import TopDown
-from humanpose.infer.tta import TestTimeAugmentation
-from humanpose.infer.upright import tilts, torso_of, upright_crop
+from humanpose.infer.tta import TestTimeAugmentation, torso_of, upright_crop
 from humanpose.skeleton import COCO17, MPII16, Skeleton
 
 # A standing person, and its box.
@@ -69,10 +68,10 @@ def test_a_skeleton_without_hips_has_no_torso():
 
 
 @pytest.mark.parametrize("degrees", [-100, 75, 90, 180])
-def test_the_second_crop_shows_the_person_upright_and_as_large_as_it_can(degrees):
+def test_the_second_crop_shows_the_person_upright_and_as_large_as_it_can(degrees, spec):
     joints = turned(STANDING, degrees)
     first = crop_of_box(box_of(joints), (192, 256))
-    crop = upright_crop(first, joints, degrees, context=1.25, centre="w/2")
+    crop = upright_crop(first, joints, degrees, spec)
     seen = crop.to_crop(joints)
     scale = 256 / 1.25 / 210  # of the joints' height, 30 ... 240
     expected = (STANDING - [100, 135]) * scale + [96, 128]
@@ -80,10 +79,10 @@ def test_the_second_crop_shows_the_person_upright_and_as_large_as_it_can(degrees
     assert crop.size == (192, 256)
 
 
-def test_a_crop_of_joints_in_one_place_is_not_a_speck():
+def test_a_crop_of_joints_in_one_place_is_not_a_speck(spec):
     first = crop_of_box(np.array([0, 0, 100, 200], np.float32), (192, 256))
     heap = np.full((17, 2), 60, np.float32)
-    crop = upright_crop(first, heap, 90, context=1.25, centre="w/2")
+    crop = upright_crop(first, heap, 90, spec)
     zoom = np.sqrt(np.linalg.det(crop.matrix[:, :2]) / np.linalg.det(first.matrix[:, :2]))
     assert zoom == pytest.approx(1.6)
     np.testing.assert_allclose(crop.to_crop(heap[0]), [96, 128], atol=1e-3)
