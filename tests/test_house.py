@@ -19,9 +19,9 @@ DOCS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 
 # Lines that each room may have (`wc -l`). A ceiling may be lowered, or moved to another room.
 CEILINGS = {
-    "api": 300,
-    "ground": 2346,
-    "infer": 2379,
+    "api": 286,
+    "ground": 2344,
+    "infer": 2317,
     "media": 2217,
     "nets": 1684,
     "checkpoints": 1399,
