@@ -35,6 +35,7 @@ from humanpose.export.accuracy_check import Examples
 from humanpose.export.onnx import Lower, export
 from humanpose.infer import runtime
 from humanpose.infer.options import InferenceOptions
+from humanpose.lab.validation import network_scores
 from humanpose.skeleton import COCO17, CPM14
 from humanpose.spec import ModelSpec
 
@@ -89,7 +90,7 @@ def make(folder: Path) -> None:
                 if isinstance(part, nn.Conv2d):
                     nn.init.kaiming_normal_(part.weight)
             save_weights(weights, net.state_dict(), spec)
-        lower = Lower("int8", Examples({}, tuple(pictures)), math.inf)
+        lower = Lower("int8", Examples({}, tuple(pictures), network_scores), math.inf)
         for precision, asked in (("float32", None), ("int8", lower)):
             if not (folder / f"{name}.{precision}.onnx").exists():
                 export(weights, folder / f"{name}.{precision}.onnx", lower=asked)
@@ -115,7 +116,7 @@ def contender(folder: Path, name: str, way: str) -> Callable[[], object]:
 
     def run() -> object:
         with torch.inference_mode():
-            return nets.outputs(net, image)
+            return net.outputs(image)
 
     return run
 
@@ -163,7 +164,7 @@ def main() -> None:
     print(f"| {' | '.join(head)} |")
     print("|---" * len(head) + "|")
     for row, (names, bars) in ROWS.items():
-        work = sum(nets.multiplies(SPECS[n].net, SPECS[n].input) for n in names) / 1e9
+        work = sum(nets.macs(SPECS[n].net, SPECS[n].input) for n in names) / 1e9
         cells = [row, f"{work:.1f}"]
         cells += [f"{statistics.median(times[row, way]):.1f}" for way in WAYS]
         for eager in WAYS[:2]:

@@ -1,9 +1,7 @@
 r"""Put a trained network into the package: ONNX and INT8 with scores inside, and a card.
 
-    python recipes/release.py balanced runs/thunder --data lspet --data coco \
+    python recipes/release.py balanced runs/thunder --tta upright=60 --data lspet --data coco \
       --data mpii=$HUMANPOSE_DATA/mpii_small
-    python recipes/release.py accurate runs/thunder4 --flip \
-      --data lspet --data coco --data mpii=$HUMANPOSE_DATA/mpii_small
     python recipes/release.py person runs/person --data coco --data lspet \
       --marks runs/marks.json --threshold 0.16 --input 256 --float32
 
@@ -11,16 +9,11 @@ Scores the exported float32 network on the whole validation parts, then writes
 src/humanpose/weights/NAME.onnx, NAME.int8.onnx (calibrated on the training parts; refused if it
 loses more than a point of any score; left out with --float32) and NAME.md. A training goes on from
 NAME.onnx with `--set start=NAME`.
-
-A network that has another's weights (catalog.WEIGHTS_OF) is released from the same run after that
-other: its files hold what differs, and where in the other's files the weights lie, as ONNX has it
-("external data").
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import shutil
 import subprocess
@@ -43,10 +36,10 @@ from humanpose.infer import catalog
 from humanpose.infer.detector import Detector
 from humanpose.infer.options import InferenceOptions
 from humanpose.infer.topdown import TopDown
+from humanpose.lab.validation import network_scores
 from humanpose.spec import METADATA_KEY, ModelSpec
 from humanpose.types import Score
 
-SHARED = 256  # bytes of a tensor; to say where it lies takes 100
 ROOT = Path(__file__).resolve().parent.parent
 LIGHTNING = "MoveNet SinglePose Lightning, Google, Apache-2.0"
 THUNDER = "MoveNet SinglePose Thunder, Google, Apache-2.0"
@@ -109,30 +102,6 @@ def describe(path: Path, spec: ModelSpec) -> None:
         file.write(model.SerializeToString())
 
 
-def share(path: Path, other: Path) -> None:
-    """Make an ONNX file read from `other`, beside it, the large tensors that both have."""
-    model, content = onnx.load(path), other.read_bytes()
-    # Once is enough: what changes `other` changes this file too, and its SHA-256 in records.
-    checksum = hashlib.sha1(content, usedforsecurity=False).hexdigest()
-    for tensor in model.graph.initializer:
-        raw = tensor.raw_data
-        at = content.find(raw) if len(raw) >= SHARED else -1
-        if at < 0:
-            continue
-        tensor.ClearField("raw_data")
-        tensor.data_location = onnx.TensorProto.EXTERNAL
-        for key, value in (
-            ("location", other.name),
-            ("offset", str(at)),
-            ("length", str(len(raw))),
-            *((("checksum", checksum),) if checksum else ()),
-        ):
-            tensor.external_data.add(key=key, value=value)
-        checksum = ""
-    with atomic_write(path) as file:
-        file.write(model.SerializeToString())
-
-
 def input_size(text: str) -> tuple[int, int]:
     """(width, height) from "288x384", or from the side of a square."""
     width, _, height = text.partition("x")
@@ -151,10 +120,8 @@ def card(
     size = f"{path.stat().st_size / 1e6:.2f} MB of ONNX with float16 weights"
     if in_int8:
         size += f", {path.with_suffix('.int8.onnx').stat().st_size / 1e6:.2f} MB in INT8"
-    if spec.name in catalog.WEIGHTS_OF:
-        size += f", beside the files of `{catalog.WEIGHTS_OF[spec.name]}`, whose weights it has"
     options = " --marks runs/marks.json" if spec.task == "person" else " --tta none"
-    one_look = "" if spec.task == "person" else ", of one look at each person"
+    one_look = "" if spec.task == "person" else ", without test-time augmentation"
     lines = [
         f"# {spec.name}",
         "",
@@ -179,11 +146,9 @@ def card(
         f"humanpose evaluate {spec.name} --data {WHERE.get(name, name)}{options}" for name in scores
     ]
     lines += ["```", ""]
-    if spec.name in catalog.SECOND_LOOK:
+    if spec.tta:
         lines += [
-            f"By the name `{spec.name}` it looks again, in a crop turned upright, at who is turned "
-            f"by {catalog.SECOND_LOOK[spec.name]:g} degrees or more: docs/peers.md has "
-            "those scores.",
+            f"By default it runs with `--tta {spec.tta}`: docs/peers.md has those scores.",
             "",
         ]
     tables = [rows[0] for rows in scores.values() if len(rows[0].joints)]
@@ -218,13 +183,14 @@ def main() -> None:
     parser.add_argument("--marks")
     parser.add_argument("--threshold", type=float, help="of a person network")
     parser.add_argument("--input", type=input_size, help="WIDTHxHEIGHT or side, if not as trained")
-    parser.add_argument("--flip", action="store_true", help="see humanpose export")
+    parser.add_argument("--tta", default="", help="its test-time augmentation: ModelSpec.tta")
+    parser.add_argument("--detector-size", type=int, default=0, help="ModelSpec.detector_size")
     parser.add_argument("--float32", action="store_true", help="without an INT8 form")
     parser.add_argument("--note", help="what the recipe does not say of this run")
     args = parser.parse_args()
     state, spec = load_weights(args.run / "best.safetensors")
     progress = json.loads(load_tensors(args.run / "last.safetensors")[1]["run"])
-    spec = replace(spec, name=args.name, licences=licences(spec), flip=args.flip)
+    spec = replace(spec, name=args.name, licences=licences(spec))
     if args.note:
         spec = replace(spec, recipe=f"{spec.recipe}; {args.note}")
     if args.threshold is not None:
@@ -240,20 +206,19 @@ def main() -> None:
         parity = export(weights, path)
         scores = score(path, args.data, args.marks)
         spec = replace(spec, scores=flat(scores))
-        describe(path, spec)
+        # Only now, so that the scores are without augmentation.
+        told = replace(spec, tta=args.tta, detector_size=args.detector_size)
+        describe(path, told)
         in_int8 = {}
         if not args.float32:
-            export(weights, small, lower=Lower("int8", Examples.read(args.data)))
+            export(weights, small, lower=Lower("int8", Examples.read(args.data, network_scores)))
             in_int8 = flat(score(small, args.data, args.marks))
-            describe(small, replace(spec, scores=in_int8, precision="int8"))
+            describe(small, replace(told, scores=in_int8, precision="int8"))
         for made_aside in (path, small):
             there = catalog.FOLDER / made_aside.name
             there.unlink(missing_ok=True)
             if made_aside.exists():
                 shutil.move(made_aside, there)
-                if args.name in catalog.WEIGHTS_OF:
-                    other = there.name.replace(args.name, catalog.WEIGHTS_OF[args.name])
-                    share(there, there.with_name(other))
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"],
         cwd=ROOT,
@@ -263,7 +228,7 @@ def main() -> None:
     ).stdout.strip()
     made = f"{progress['step']} steps at commit {commit}"
     with atomic_write(catalog.FOLDER / f"{spec.name}.md") as file:
-        file.write(card(spec, scores, in_int8, parity, made).encode())
+        file.write(card(told, scores, in_int8, parity, made).encode())
     for rule, value in spec.scores.items():
         print(f"{rule}: {value:.4f}" + (f", int8 {in_int8[rule]:.4f}" if in_int8 else ""))
 

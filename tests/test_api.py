@@ -1,5 +1,3 @@
-import hashlib
-import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -158,6 +156,7 @@ def test_the_side_of_the_person_network_is_its_own_asked_for_or_goes_with_the_po
     assert side() == (256, own) and side(size=192) == (192, own)
     assert side(size=192, detector_size=256) == (192, [256, 256])
     assert side("fast")[1] == [224, 224] and side("fast", detector_size=320)[1] == [320, 320]
+    assert side(catalog.weights_path("fast"))[1] == [224, 224]  # it stands in the file
     by_file = side("fast", detector=catalog.weights_path("person"))
     assert by_file[1] == own  # a network of one's own keeps its side
     with pytest.raises(
@@ -194,34 +193,31 @@ def test_the_weights_are_small_and_described():
     for name, path in catalog.installed().items():
         assert path.stat().st_size < 16e6
         spec = read_spec(path)
-        assert spec.name == name and spec.scores and spec.licences and spec.recipe
+        weights, _ = catalog.PRESETS.get(name, (name, ""))
+        assert spec.name == weights and spec.scores and spec.licences and spec.recipe
         card = Path(path).with_suffix(".md").read_text()
         for value in spec.scores.values():
             assert f"{100 * value:.1f}" in card or f"{value:.3f}" in card
 
 
-@pytest.mark.parametrize("suffix", [".onnx", ".int8.onnx"])
-def test_accurate_has_its_weights_in_the_files_of_balanced_as_they_are_now(suffix):
-    onnx = pytest.importorskip("onnx")
-    path, other = catalog.FOLDER / f"accurate{suffix}", catalog.FOLDER / f"balanced{suffix}"
-    assert read_spec(path).flip and not read_spec(other).flip
-    assert path.stat().st_size < other.stat().st_size / 10
-    model = onnx.load(path, load_external_data=False)
-    said = [{entry.key: entry.value for entry in t.external_data} for t in model.graph.initializer]
-    outside = [each for each in said if each]
-    assert {each["location"] for each in outside} == {other.name}
-    assert catalog.WEIGHTS_OF == {"accurate": "balanced"}
-    # Another `balanced` wants another `accurate`: recipes/release.py.
-    now = hashlib.sha1(other.read_bytes(), usedforsecurity=False).hexdigest()
-    assert {each["checksum"] for each in outside if "checksum" in each} == {now}
-
-
 def test_weights_parted_from_the_file_that_holds_them_are_refused(tmp_path):
-    alone = tmp_path / "accurate.onnx"
-    shutil.copy(catalog.weights_path("accurate"), alone)
+    onnx = pytest.importorskip("onnx")
+    path, apart = tmp_path / "parted.onnx", {"save_as_external_data": True, "location": "w.bin"}
+    onnx.save(onnx.load(catalog.weights_path("fast")), path, **apart)
+    (tmp_path / "w.bin").unlink()
     for backend in ("openvino", "onnxruntime"):
         with pytest.raises(FormatError, match="without the file beside it that holds its weights"):
-            load_model(alone, InferenceOptions(runtime=backend, cache=""))
+            load_model(path, InferenceOptions(runtime=backend, cache=""))
+
+
+def test_accurate_is_balanced_with_the_flip_test(photo):
+    options = InferenceOptions(precision="float32", cache="", detector=None)
+    (preset,) = PoseEstimator("accurate", options=options)(photo).people
+    (same,) = PoseEstimator("balanced", options=options, tta="flip,upright=60")(photo).people
+    (plain,) = PoseEstimator("balanced", options=options)(photo).people
+    assert np.array_equal(preset.joints, same.joints)
+    assert not np.array_equal(preset.joints, plain.joints)
+    assert PoseEstimator("accurate", options=options).header("x")["models"][0]["name"] == "accurate"
 
 
 def test_with_the_flip_test_a_mirrored_picture_gives_mirrored_joints(estimator, photo):

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -29,7 +30,7 @@ def test_to_json_and_back():
         "",
         "[]",
         "{}",
-        '{"format": "humanpose-model/2"}',
+        '{"format": "humanpose-model/3"}',
         SPEC.to_json().replace("lite", "x", 1)[:-9],
     ],
 )
@@ -45,10 +46,24 @@ def test_nonsense_is_one_clear_error(text):
         ("grid", "edge"),
         ("decode", "x"),
         ("input", [190, 256]),
-        ("second_look", 270),
+        ("tta", "upright=270"),
+        ("tta", "flips"),
+        ("detector_size", 200),
     ],
 )
 def test_a_wrong_value_is_refused(name, value):
     content = json.loads(SPEC.to_json()) | {name: value}
     with pytest.raises(FormatError, match=name):
         ModelSpec.from_json(json.dumps(content))
+
+
+def test_the_format_before_is_still_read():
+    content = json.loads(SPEC.to_json()) | {"format": "humanpose-model/1"}
+    del content["tta"], content["detector_size"]
+    old = content | {"flip": True, "second_look": 60.0}  # the graph of such a file mirrors
+    assert ModelSpec.from_json(json.dumps(old)) == replace(SPEC, tta="upright=60")
+    assert ModelSpec.from_json(json.dumps(content | {"second_look": 0.0})) == SPEC
+    with pytest.raises(FormatError, match="tta"):
+        ModelSpec.from_json(json.dumps(content | {"second_look": 270.0}))
+    for text in ("flip", "scales=0.8:1:1.25,upright=45.5", "scales=demo", "upright=180"):
+        assert ModelSpec.from_json(replace(SPEC, tta=text).to_json()).tta == text

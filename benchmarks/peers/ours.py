@@ -29,6 +29,9 @@ def loaded(task: str) -> Iterator[tuple[str, Runtime, ModelSpec]]:
 
 def beside() -> Iterator[tuple[str, Runtime, ModelSpec]]:
     """The person network at the sides that it has beside some of the pose networks, likewise."""
-    for name, side in catalog.PERSON_SIZES.items():
-        runtime, spec, _ = load_detector(InferenceOptions(model=name, precision="float32"))
-        yield f"**person** at {side} (beside `{name}`), {runtime.precision}", runtime, spec
+    for name, path in catalog.installed().items():
+        own = read_spec(path)
+        if own.detector_size:
+            runtime, spec, _ = load_detector(InferenceOptions(model=name, precision="float32"), own)
+            label = f"**person** at {own.detector_size} (beside `{name}`), {runtime.precision}"
+            yield label, runtime, spec

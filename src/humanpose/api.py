@@ -71,7 +71,7 @@ class PoseEstimator:
         detector = None
         pose = self._timed(load_model(options.model, options, options.size), POSE)
         if options.detector not in (None, "none"):
-            person = self._timed(load_detector(options), DETECTOR)
+            person = self._timed(load_detector(options, pose[1]), DETECTOR)
             detector = Detector(*person, threshold=options.detector_score)
         self.finder = TopDown(*pose, options, detector)
         self._hands = None
@@ -212,15 +212,14 @@ def load_model(
         options = dataclasses.replace(options, precision="auto")
     load = _load_torch if path.suffix == ".safetensors" else runtime.load
     loaded, spec = load(path, options, size)
-    own = catalog.SECOND_LOOK.get(str(model), spec.second_look)
-    return loaded, dataclasses.replace(spec, second_look=own), path
+    return loaded, catalog.with_preset(str(model), spec), path
 
 
-def load_detector(options: InferenceOptions) -> Network:
-    """The detector of `options`, ready to run beside their pose network."""
+def load_detector(options: InferenceOptions, beside: ModelSpec) -> Network:
+    """The detector of `options`, ready to run `beside` their pose network."""
     side = options.detector_size
     if side is None and options.detector == "person":
-        side = catalog.PERSON_SIZES.get(str(options.model))
+        side = beside.detector_size or None
     size = options.size if side is None else (side, side)
     return load_model(str(options.detector), options, size, helper=True)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from humanpose.errors import FormatError
 from humanpose.skeleton import Skeleton
 
-FORMAT = "humanpose-model/1"
+FORMAT = "humanpose-model/2"
+_FORMER = "humanpose-model/1"
 METADATA_KEY = "humanpose"
 
 _CHOICES = {
@@ -21,6 +23,9 @@ _CHOICES = {
     "decode": ("argmax", "quarter", "dark", "simcc", "boxes", "peaks"),
     "precision": ("float32", "int8"),
 }
+_DEGREES = r"(?:1[0-7]\d|180|\d{1,2})(?:\.\d+)?"
+_ITEM = rf"(?:flip|scales=[\w.:]+|upright={_DEGREES})"
+_TTA = rf"(?:{_ITEM}(?:,{_ITEM})*)?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +47,10 @@ class ModelSpec:
         crop_centre: crop pixel the box centre falls on.
         stride: crop pixels per heat-map cell; `grid` says where cell 0 lies (heatmap.py).
         background: the last map is background.
-        flip: the graph itself averages the maps with those of the mirrored crop.
-        second_look: degrees from upright from which a person is looked at twice; 0 = nobody is
-            (see `infer.tta.Procedure`).
+        tta: test-time augmentation by default, as text (`infer.tta`); "" = none. The scores
+            inside are without its upright crop.
+        detector_size: side of the built-in detector's input beside this network, pixels; 0 = the
+            detector's own.
         decode: rule of heatmap.decode, or the detector's.
         threshold: least score of a reported person (task "person").
         data: what it was trained on, one line each.
@@ -72,8 +78,8 @@ class ModelSpec:
     stride: int = 4
     grid: str = "centre"
     background: bool = False
-    flip: bool = False
-    second_look: float = 0.0
+    tta: str = ""
+    detector_size: int = 0
     decode: str = "dark"
     threshold: float = 0.3
     data: tuple[str, ...] = ()
@@ -88,10 +94,10 @@ class ModelSpec:
                 raise ValueError(f"spec: {name} {getattr(self, name)!r} is not one of {allowed}")
         if min(self.input) < 1 or any(side % self.multiple_of for side in self.input):
             raise ValueError(f"spec: input {self.input} is not a multiple of {self.multiple_of}")
-        if not 0 <= self.second_look <= 180:
-            raise ValueError(f"spec: second_look {self.second_look} is not within 0 and 180")
-        if self.flip and (self.grid != "centre" or self.task == "person"):
-            raise ValueError("spec: flip needs maps whose grid lies even in the crop")
+        if not re.fullmatch(_TTA, self.tta):
+            raise ValueError(f"spec: tta {self.tta!r} is not such as flip,scales=0.8:1,upright=60")
+        if self.detector_size % 32:
+            raise ValueError(f"spec: detector_size {self.detector_size} is not a multiple of 32")
 
     @property
     def flip_index(self) -> list[int]:
@@ -106,14 +112,19 @@ class ModelSpec:
 
     @classmethod
     def from_json(cls, text: str, *, origin: str = "spec") -> ModelSpec:
-        """The spec that `to_json` wrote.
+        """The spec that `to_json` wrote, of this format or of the one before it.
 
         Raises:
             FormatError: naming `origin`, if `text` is not such a spec.
         """
         try:
             value = json.loads(text)
-            if value.pop("format") != FORMAT:
+            written = value.pop("format")
+            if written == _FORMER:
+                value.pop("flip", None)  # the graph of such a file does it
+                tilt = value.pop("second_look", 0)
+                value["tta"] = f"upright={tilt:g}" if tilt else ""
+            elif written != FORMAT:
                 raise ValueError(f"format is not {FORMAT}")
             value["skeleton"] = Skeleton.from_dict(value["skeleton"])
             for name in ("input", "mean", "std", "pad", "data"):

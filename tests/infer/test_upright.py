@@ -203,14 +203,12 @@ def test_a_built_in_network_looks_twice_at_a_gymnast_turned_by_a_quarter(photo):
     assert away["usual"] < 0.8 * away["single"] and away["usual"] < 0.05
 
 
-def test_the_built_in_networks_look_twice_by_their_names():
-    poses = {name for name in catalog.installed() if name != "person"}
-    assert set(catalog.SECOND_LOOK) == poses
-    for name in poses:
-        assert load_model(name, InferenceOptions(cache=""))[1].second_look == 60
-    path = catalog.weights_path("fast")
-    assert (
-        load_model(path, InferenceOptions(cache=""))[1].second_look
-        == read_spec(path).second_look
-        == 0
-    )
+def test_the_built_in_networks_carry_their_augmentation():
+    options = InferenceOptions(cache="")
+    found = {name: load_model(name, options)[1].tta for name in catalog.installed()}
+    own = "upright=60"
+    assert found == {"accurate": f"flip,{own}", "balanced": own, "fast": own, "person": ""}
+    for name in ("fast", "balanced"):
+        path = catalog.weights_path(name)
+        assert load_model(path, options)[1].tta == read_spec(path).tta == own
+        assert read_spec(path.with_suffix(".int8.onnx")).tta == own

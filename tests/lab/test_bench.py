@@ -59,7 +59,7 @@ def test_the_graphs_count_of_macs_is_that_of_the_torch_network(name):
     path = weights_path(name)
     spec = runtime.read_spec(path)
     for size in (spec.input, (spec.input[0] + spec.multiple_of, spec.input[1])):
-        assert bench.macs(path, size) == nets.multiplies(spec.net, size, **spec.options)
+        assert bench.macs(path, size) == nets.macs(spec.net, size, **spec.options)
 
 
 def test_macs_of_transposed_and_grouped_convolutions_and_products():

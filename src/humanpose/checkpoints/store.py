@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from humanpose import nets
 from humanpose.errors import FormatError, InputError
 from humanpose.files import atomic_write
+from humanpose.nets.network import Net
 from humanpose.spec import METADATA_KEY, ModelSpec
 
 
@@ -48,7 +49,7 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], ModelSpec]:
     return {name: tensor.float() for name, tensor in state.items()}, spec
 
 
-def load_net(path: Path) -> tuple[nn.Module, ModelSpec]:
+def load_net(path: Path) -> tuple[Net, ModelSpec]:
     """The network of `path` with its weights, in evaluation mode.
 
     Raises:

@@ -37,10 +37,6 @@ def export(
         bool,
         typer.Option("--stages", help="Also output the maps of every stage (CPM, hourglass)."),
     ] = False,
-    flip: Annotated[
-        bool,
-        typer.Option("--flip", help="The file averages with the mirrored crop, at twice the work."),
-    ] = False,
     precision: Annotated[
         str, typer.Option(help="float32, bf16 (checked, nothing is quantised) or int8.")
     ] = "float32",
@@ -68,6 +64,7 @@ def export(
     try:
         from humanpose.export import onnx as exporting
         from humanpose.export.accuracy_check import Examples
+        from humanpose.lab.validation import network_scores
     except ImportError as error:
         raise MissingExtraError(error.name or "torch", "train") from error
     from humanpose.files import prepare_output
@@ -77,9 +74,9 @@ def export(
     crops = _crops(weights, check) if check else None
     lower = None
     if calibrate:
-        examples = Examples.read(calibrate)
+        examples = Examples.read(calibrate, network_scores)
         lower = exporting.Lower(precision, examples, limit, typer.echo)
-    reports = exporting.export(weights, output, crops, stages=stages, flip=flip, lower=lower)
+    reports = exporting.export(weights, output, crops, stages=stages, lower=lower)
     on = f"{len(crops)} pictures" if crops is not None else "noise"
     typer.echo(f"{output}: {output.stat().st_size / 1e6:.2f} MB; compared on {on}")
     typer.echo(f"{'':34}{'value':>10}{'joint, px':>12}{'score':>10}")

@@ -68,7 +68,7 @@ def import_weights(
 
         from humanpose import nets
         from humanpose.checkpoints import mapping, store
-        from humanpose.nets.specs import reference_spec
+        from humanpose.nets.cpm import PSYCHARO
     except ImportError as error:
         raise MissingExtraError(error.name or "torch", "train") from error
     from humanpose.files import prepare_output, sha256
@@ -84,7 +84,7 @@ def import_weights(
     arrays = mapping.read_foreign(kind, file)
     psycharo = kind.startswith("tensorflow") and not mapping.is_timctho(arrays)
     given = {name: value for name, value in asdict(options).items() if value is not None}
-    if psycharo and net.startswith("cpm-"):
+    if psycharo:
         given.setdefault("pooling", "floor")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # what --backbone leaves to chance is the same every time
@@ -92,7 +92,7 @@ def import_weights(
     found = mapping.to_net(arrays, kind, net, made)
     _print(found)
     _refuse_mismatch(file, net, found, backbone=backbone)
-    spec = reference_spec(output.stem, net, given, made, psycharo=psycharo)
+    spec = replace(made.spec(output.stem, net, given, None), **(PSYCHARO if psycharo else {}))
     spec = replace(spec, channels=channels or spec.channels)
     recipe = f"imported from {kind} file {file.name} (sha256 {_sha(file, sha256)})"
     if found.missing:

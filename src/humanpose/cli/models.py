@@ -12,19 +12,16 @@ def models() -> None:
     from humanpose.infer.runtime import chosen, read_spec
 
     for name, path in catalog.installed().items():
+        if preset := catalog.PRESETS.get(name):
+            typer.echo(f"{name}: {preset[0]} with --tta {preset[1]}")
+            continue
         spec = read_spec(path)
         size = path.stat().st_size / 1e6
         width, height = spec.input
-        twice = " and its mirror image" if spec.flip else ""
-        line = f"{name}: {spec.task}, net {spec.net}, input {width}x{height}{twice}, {size:.1f} MB"
-        if name in catalog.WEIGHTS_OF:
-            line += f" beside {catalog.WEIGHTS_OF[name]}, whose weights it has"
-        typer.echo(line)
+        typer.echo(f"{name}: {spec.task}, net {spec.net}, input {width}x{height}, {size:.1f} MB")
         typer.echo(f"  trained on: {', '.join(spec.data)}; {spec.recipe}")
-        if degrees := catalog.SECOND_LOOK.get(name):
-            typer.echo(
-                f"  looks twice at people turned by {degrees:g} degrees or more; scores of one look"
-            )
+        if spec.tta:
+            typer.echo(f"  test-time augmentation: {spec.tta}; the scores are without it")
         for part, licence in spec.licences.items():
             typer.echo(f"  licence of {part}: {licence}")
         small = chosen(path, InferenceOptions(precision="int8"))

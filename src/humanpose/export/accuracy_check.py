@@ -1,4 +1,4 @@
-"""What a lower precision costs a network: scores before and after, on real crops."""
+"""Accuracy lost by a lower precision: scores before and after, on real crops."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from humanpose import heatmap
-from humanpose.data.detection import pictures_of
 from humanpose.data.readers import READERS, read
 from humanpose.data.sets import data_path, evenly, part_of
 from humanpose.errors import InputError
-from humanpose.evaluate.run import person_scores, pose_score
 from humanpose.geometry import box_of_picture
 from humanpose.images import load_image
 from humanpose.infer.detector import Detector
@@ -23,31 +21,35 @@ from humanpose.infer.runtime import Runtime
 from humanpose.infer.topdown import TopDown
 from humanpose.media.sources import find_inputs
 from humanpose.spec import ModelSpec
-from humanpose.types import F32, U8, Sample
+from humanpose.types import F32, U8, Sample, Score
 
 # Crops to calibrate on; more change the ranges of activations by less than the noise of a score.
 _CALIBRATION = 300
 # Two joints agree within this share of the crop's longer side.
 _NEAR = 0.02
-# A crop, the places of its J peaks and whether they count: see Gate._places.
+# A crop, the places of its J peaks and whether they count: see AccuracyCheck._places.
 _View = tuple[U8, F32, NDArray[np.bool_]]
+# The scores of a network on samples, boxes given.
+Scorer = Callable[[Runtime, ModelSpec, Sequence[Sample]], Sequence[Score]]
 
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """What a network is calibrated and judged on.
+    """Data to calibrate and to judge a network on.
 
     Attributes:
         sets: data set -> persons; the training part calibrates, the validation part judges.
         pictures: without annotation; they do both.
+        score: of a network on persons of `sets`.
     """
 
     sets: dict[str, list[Sample]]
     pictures: tuple[Path, ...]
+    score: Scorer
 
     @classmethod
-    def read(cls, entries: Sequence[str]) -> Examples:
-        """Of data sets ("NAME", "NAME=PATH") and pictures, folders or patterns.
+    def read(cls, entries: Sequence[str], score: Scorer) -> Examples:
+        """Read data sets ("NAME", "NAME=PATH") and pictures, folders or patterns.
 
         Raises:
             InputError: if one is not there, or a set has no training or no validation part, or
@@ -63,11 +65,11 @@ class Examples:
         pictures = tuple(item.path for item in items if item.kind == "picture")
         if rest and not pictures:
             raise InputError(f"no pictures to calibrate on in {', '.join(rest)}")
-        return cls(sets, pictures)
+        return cls(sets, pictures, score)
 
 
-class Gate:
-    """Scores of a network in float32, and the judge of the same network in less.
+class AccuracyCheck:
+    """Scores of a network in float32, to compare with the same network in a lower precision.
 
     Args:
         reference: the network in float32.
@@ -89,7 +91,7 @@ class Gate:
             if spec.task == "person":
                 self._look(recorder, evenly(_paths(part), share))
             else:
-                pose_score(TopDown(recorder, spec), evenly(part, share))
+                examples.score(recorder, spec, evenly(part, share))
         views = self._views(reference, evenly(examples.pictures, share))
         self.crops = [*recorder.crops, *(view[0] for view in views)]
         self._views_of = {"": views} if views else {}
@@ -102,7 +104,7 @@ class Gate:
     def loss(
         self, after: dict[str, float], label: str, show: Callable[[str], None]
     ) -> tuple[float, str]:
-        """Show each score before and after; gives the largest loss in points, and its line."""
+        """Show each score before and after; return the largest loss in points, and its line."""
         losses = []
         for rule, was in self.before.items():
             line = f"{rule}: float32 {100 * was:.2f}, {label} {100 * after[rule]:.2f}"
@@ -112,16 +114,13 @@ class Gate:
         return max(losses, key=lambda each: math.inf if math.isnan(each[0]) else each[0])
 
     def scores(self, other: Runtime) -> dict[str, float]:
-        """Rule -> score in [0, 1] of `other`."""
+        """Return the scores of `other` by rule, in [0, 1]."""
         found: dict[str, float] = {}
         for name, samples in self._examples.sets.items():
             part = part_of(samples, "validation", name)
             if self._spec.decode == "peaks":
                 continue
-            if self._spec.task == "person":
-                scores = person_scores(Detector(other, self._spec), pictures_of(part))
-            else:
-                scores = [pose_score(TopDown(other, self._spec), part)]
+            scores = self._examples.score(other, self._spec, part)
             found |= {f"{name} {score.rule}": score.value for score in scores}
         for where, views in self._views_of.items():
             rule = f"{where}agreement with float32: joints within {_NEAR:.0%} of the longer side"
@@ -137,13 +136,13 @@ class Gate:
                 TopDown(runtime, self._spec).estimate(image, box_of_picture(image))
 
     def _views(self, reference: Runtime, paths: Sequence[Path]) -> list[_View]:
-        """Whole pictures as crops, and where the reference sees something in them."""
+        """Return whole pictures as crops, and the places that the reference finds in them."""
         recorder = _Recorder(reference)
         self._look(recorder, paths)
         return [(crop, *self._places(reference.run(crop))) for crop in recorder.crops]
 
     def _agreement(self, other: Runtime, views: Sequence[_View]) -> float:
-        """Share of the places found by the reference that `other` finds too."""
+        """Return the share of the places found by the reference that `other` finds too."""
         near = []
         for crop, places, counted in views:
             apart = np.linalg.norm(places - self._places(other.run(crop))[0], axis=-1)
@@ -151,10 +150,10 @@ class Gate:
         return float(np.concatenate(near).mean())
 
     def _places(self, found: dict[str, F32]) -> tuple[F32, NDArray[np.bool_]]:
-        """Where the maps of one crop peak (J, 2), cells, and which of the peaks count (J,).
+        """Return the peaks of one crop's maps (J, 2), cells, and which of them count (J,).
 
-        Those count that reach half the best one's height: others say that a joint is absent. Of a
-        network that gives boxes it is the middle of each, and its score.
+        Peaks of at least half the best one's height count: lower ones mean an absent joint. Of a
+        network that gives boxes: the middle of each, by its score.
         """
         if self._spec.decode == "boxes":
             boxes = found["boxes"][0]

@@ -1,4 +1,4 @@
-"""A trained network -> ONNX that explains itself, with a parity report."""
+"""Export a trained network to ONNX with its description inside, and report its parity."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from torch import nn
 
 from humanpose import heatmap
 from humanpose.checkpoints.store import load_net
 from humanpose.errors import HumanPoseError, InputError
-from humanpose.export.accuracy_check import Examples, Gate
-from humanpose.export.mirroring import mirroring
+from humanpose.export.accuracy_check import AccuracyCheck, Examples
 from humanpose.export.quantise import nncf_module, quantised
 from humanpose.files import atomic_write
 from humanpose.infer import runtime
 from humanpose.infer.options import InferenceOptions
+from humanpose.nets.network import Net
 from humanpose.nets.torch_runtime import ExportModule, TorchRuntime
 from humanpose.spec import METADATA_KEY, ModelSpec
 from humanpose.types import U8
@@ -61,11 +60,11 @@ class Parity:
 
 @dataclass(frozen=True, slots=True)
 class Lower:
-    """A precision below float32, and what it may cost.
+    """A precision below float32, and the loss of accuracy allowed for it.
 
     Attributes:
-        precision: "int8": the file is quantised; "bf16": the file is the float32 one, found fit
-            to run in bf16, which is a choice of whoever runs it.
+        precision: "int8": the file is quantised; "bf16": the file is the float32 one, checked
+            in bf16, which is chosen when it is run.
         examples: what to calibrate and to judge on.
         limit: largest loss of any score, points (hundredths).
         show: takes lines about scores.
@@ -83,7 +82,6 @@ def export(
     pictures: U8 | None = None,
     *,
     stages: bool = False,
-    flip: bool = False,
     lower: Lower | None = None,
 ) -> list[Parity]:
     """Write `weights` (.safetensors) as ONNX to `output` and compare the two.
@@ -93,7 +91,6 @@ def export(
         output: .onnx to write; weights inside are float16, computed with as float32.
         pictures: (N, H, W, 3) RGB crops of the spec's input size to compare on; None = noise.
         stages: the maps of every stage are outputs too: "maps_1", "maps_2" ...
-        flip: the file averages with the mirrored crop by itself, at twice the work.
         lower: a precision below float32, and what it may cost; None = float32.
 
     Returns:
@@ -102,13 +99,11 @@ def export(
 
     Raises:
         HumanPoseError: if a float32 back-end differs by more than 0.1 % of an output's range.
-        InputError: if `lower` costs more than it may, or the network has no stages, or its maps
-            cannot be mirrored. Nothing is written.
+        InputError: if `lower` costs more than it may, or the network has no stages. Nothing is
+            written.
     """
     net, spec = load_net(weights)
-    if flip:
-        spec = _flipping(spec, weights)
-    graph = _traced(ExportModule(net, replace(spec, flip=False), stages=stages).eval(), spec)
+    graph = traced(ExportModule(net, spec, stages=stages).eval(), spec)
     width, height = spec.input
     if pictures is None:
         pictures = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), np.uint8)
@@ -131,32 +126,22 @@ def export(
     return reports
 
 
-def _flipping(spec: ModelSpec, path: Path) -> ModelSpec:
-    try:
-        return replace(spec, flip=True)
-    except ValueError as error:
-        raise InputError(
-            f"{path}: its maps do not lie even in the crop (a detector, or HRNet's grid), so "
-            "the graph cannot mirror them; predict --flip can, if there are joints"
-        ) from error
-
-
 def _lowered(draft: Path, graph: onnx.ModelProto, spec: ModelSpec, lower: Lower) -> ModelSpec:
-    """Make `draft`, the float32 file of `graph`, what `lower` asks; gives its new description."""
+    """Quantise or check `draft`, the float32 file of `graph`; return its new description."""
     if lower.precision == "int8":
         nncf_module()  # where it is missing, say so before the scoring
-    gate = Gate(_loaded(draft, "float32"), spec, lower.examples)
+    check = AccuracyCheck(_loaded(draft, "float32"), spec, lower.examples)
     if lower.precision == "bf16":
-        lost, line = gate.loss(gate.scores(_loaded(draft, "bf16")), "bf16", lower.show)
+        lost, line = check.loss(check.scores(_loaded(draft, "bf16")), "bf16", lower.show)
     else:
         spec = replace(spec, precision="int8")
         for share in _IN_FLOAT:
             rest = f"the last {share:.0%} of the convolutions" if share else "the outputs"
-            lower.show(f"int8, {rest} in float32; calibrated on {len(gate.crops)} crops")
-            small = quantised(graph, gate.crops, in_float=share)
+            lower.show(f"int8, {rest} in float32; calibrated on {len(check.crops)} crops")
+            small = quantised(graph, check.crops, in_float=share)
             _write(draft, small, spec)
-            after = gate.scores(_loaded(draft, "float32"))
-            lost, line = gate.loss(after, "int8", lower.show)
+            after = check.scores(_loaded(draft, "float32"))
+            lost, line = check.loss(after, "int8", lower.show)
             if lost <= lower.limit:
                 # The scores of the float32 network would be untrue of this file.
                 spec = replace(spec, scores={rule: round(v, 4) for rule, v in after.items()})
@@ -178,7 +163,7 @@ def _loaded(path: Path, precision: str) -> runtime.Runtime:
 
 def _write(path: Path, graph: onnx.ModelProto, spec: ModelSpec) -> None:
     """`graph` with its description and with float16 weights as a file."""
-    model = _halved(mirroring(graph, spec) if spec.flip else deepcopy(graph))
+    model = _halved(deepcopy(graph))
     for tensor in model.graph.initializer:  # NNCF's int8 take ten bytes each if they are below 0
         tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))
     del model.graph.value_info[:]  # shapes that every runtime finds by itself
@@ -188,7 +173,7 @@ def _write(path: Path, graph: onnx.ModelProto, spec: ModelSpec) -> None:
     path.write_bytes(model.SerializeToString())
 
 
-def _rounded(net: nn.Module) -> nn.Module:
+def _rounded(net: Net) -> Net:
     """A copy of `net` with the values that `_halved` leaves in the file."""
     copy = deepcopy(net)
     for tensor in copy.state_dict().values():
@@ -201,7 +186,8 @@ def _is_halved(shape: Sequence[int]) -> bool:
     return len(shape) > 1 and math.prod(shape) >= _HALVE_ABOVE
 
 
-def _traced(deployed: ExportModule, spec: ModelSpec) -> onnx.ModelProto:
+def traced(deployed: ExportModule, spec: ModelSpec) -> onnx.ModelProto:
+    """Trace `deployed` to an ONNX graph that takes any batch and input size."""
     width, height = spec.input
     example = torch.zeros(2, height, width, 3, dtype=torch.uint8)
     buffer = io.BytesIO()
@@ -241,7 +227,7 @@ def _halved(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _ways(path: Path, spec: ModelSpec) -> list[runtime.Runtime]:
-    """Every back-end and precision that runs here, float32 OpenVINO first."""
+    """Load `path` in every back-end and precision that runs here, float32 OpenVINO first."""
     found: list[runtime.Runtime] = []
     for backend, precision in (
         ("openvino", "float32"),

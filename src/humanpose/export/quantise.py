@@ -42,7 +42,7 @@ def quantised(
         MissingExtraError: if NNCF or ONNX Runtime is not installed.
     """
     nncf = nncf_module()
-    model, sums = _in_parts(model)
+    model, sums = split_concatenated(model)
     fed = model.graph.input[0].name
     # Its accumulators are float32 anyway: rounding what is added there would only lose.
     kept = sorted(sums | _tail(model, in_float))
@@ -77,7 +77,7 @@ def nncf_module() -> Any:
     return nncf
 
 
-def _in_parts(model: onnx.ModelProto) -> tuple[onnx.ModelProto, set[str]]:
+def split_concatenated(model: onnx.ModelProto) -> tuple[onnx.ModelProto, set[str]]:
     """A copy in which a convolution of a concatenation is the sum of its parts' convolutions.
 
     So each part has a scale of its own: CPM's belief maps have another range than its features.

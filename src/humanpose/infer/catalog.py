@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from humanpose.errors import InputError
+from humanpose.spec import ModelSpec
 
 FOLDER = Path(__file__).resolve().parent.parent / "weights"
-# Beside these pose networks the built-in person network works at a side of its own, pixels: a pose
-# network that takes 3 ms need not wait 8 for its boxes. What it costs: docs/training-log.md.
-PERSON_SIZES = {"fast": 224}
-# What their files, which are older than the key, do not say: ModelSpec.second_look. Their scores
-# inside are of one look.
-SECOND_LOOK = {"accurate": 60.0, "balanced": 60.0, "fast": 60.0}
-# Whose files hold the weights of this one; its own say how they are used.
-WEIGHTS_OF = {"accurate": "balanced"}
+# Name -> the weights that it applies, and how: `ModelSpec.tta`.
+PRESETS = {"accurate": ("balanced", "flip,upright=60")}
 
 
 def installed() -> dict[str, Path]:
-    """Name -> path of every network that came with the package, in float32."""
+    """Name -> path of every network that came with the package, in float32; presets too."""
     files = (path for path in sorted(FOLDER.glob("*.onnx")) if "." not in path.stem)
-    return {path.stem: path for path in files}
+    found = {path.stem: path for path in files}
+    presets = {name: found[weights] for name, (weights, _) in PRESETS.items() if weights in found}
+    return dict(sorted((found | presets).items()))
 
 
 def weights_path(name: str) -> Path:
@@ -36,3 +34,8 @@ def weights_path(name: str) -> Path:
         return Path(name)
     known = ", ".join(here) or "none"
     raise InputError(f"model {name!r}: neither a file nor one of the built-in weights ({known})")
+
+
+def with_preset(name: str, spec: ModelSpec) -> ModelSpec:
+    """`spec` of the weights at `weights_path(name)`, changed as the preset `name` says, if any."""
+    return replace(spec, name=name, tta=PRESETS[name][1]) if name in PRESETS else spec

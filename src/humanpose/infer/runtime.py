@@ -20,6 +20,7 @@ from humanpose.types import F32, U8
 Size = tuple[int, int] | int | None
 
 _X86 = platform.machine().lower() in ("x86_64", "amd64")
+_FIXED = 2  # largest batch that a network is compiled for, see _OpenVino
 _LARGEST_SIDE = 4096  # beyond it a slip of the finger costs gigabytes
 
 
@@ -126,9 +127,9 @@ def sized(spec: ModelSpec, size: Size, path: Path) -> ModelSpec:
 class _OpenVino:
     """Compiled for the shape of its input when a batch of that shape first comes.
 
-    One picture at a time is the usual case, and a network of fixed shape then takes a tenth to a
-    quarter less than one that takes any batch; several share one that does. So do all widths of a
-    network that sees the whole picture at one height.
+    One crop, or one and its mirror image, is the usual case, and a network of fixed shape then
+    takes a tenth to a quarter less than one that takes any batch; more crops share one that does.
+    So do all widths of a network that sees the whole picture at one height.
     """
 
     name = "openvino"
@@ -154,7 +155,7 @@ class _OpenVino:
 
     def ready(self, count: int, height: int, width: int) -> _Call:
         """What runs `count` crops of that size."""
-        shape = (1 if count == 1 else -1, height, -1 if self._any_width else width, 3)
+        shape = (count if count <= _FIXED else -1, height, -1 if self._any_width else width, 3)
         with self._preparing:
             if shape not in self._calls:
                 self._calls[shape] = _Call(self._compiled(shape))
@@ -255,7 +256,7 @@ def _read_openvino(path: Path) -> tuple[Any, ModelSpec]:
 def _unreadable(path: Path) -> FormatError:
     return FormatError(
         f"{path}: damaged, or not a model made by humanpose export, or without the file beside it "
-        "that holds its weights (as accurate.onnx has them in balanced.onnx)"
+        "that holds its weights"
     )
 
 

@@ -184,9 +184,7 @@ class TopDown:
             InputError: if an upright crop is asked for that this network cannot have.
         """
         asked, spec = self.options.tta, self.spec
-        tta = TestTimeAugmentation(upright=spec.second_look)
-        if asked is not None:
-            tta = TestTimeAugmentation.parse(asked)
+        tta = TestTimeAugmentation.parse(spec.tta if asked is None else asked)
         if self._by_height or self.options.compat:  # which stand for systems without it
             why = "with compat or crops by the picture's height"
         elif not len(self._torso):
@@ -249,8 +247,8 @@ class TopDown:
         spec = self.spec
         shifted = self.options.compat == "hrnet"
         cut = [crop.cut(image, spec.pad) for crop in crops]
-        if self.tta.flip and shifted:
-            cut += [crop[:, ::-1] for crop in cut]
+        if self.tta.flip and (shifted or spec.grid == "centre"):
+            cut += [crop[:, ::-1] for crop in cut]  # the maps lie even in the crop
         elif self.tta.flip:
             axis = heatmap.mirror_axis(spec.input[0] // spec.stride, spec.stride, spec.grid)
             cut += [mirrored(crop, axis).cut(image, spec.pad) for crop in crops]

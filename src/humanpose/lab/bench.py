@@ -320,7 +320,7 @@ def macs(path: Path, size: tuple[int, int]) -> int:
         except ImportError as error:
             raise MissingExtraError("torch", "train") from error
         _, spec = load_net(path)
-        return nets.multiplies(spec.net, size, **spec.options)
+        return nets.macs(spec.net, size, **spec.options)
     import openvino as ov
 
     model = ov.Core().read_model(path)

@@ -13,7 +13,6 @@ from typing import TypeVar
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
-from torch import nn
 
 from humanpose import nets
 from humanpose.checkpoints.store import load_net
@@ -26,10 +25,10 @@ from humanpose.infer.topdown import TopDown
 from humanpose.lab import training
 from humanpose.lab.baselines import baseline_scores
 from humanpose.lab.study_plan import Study, broken_claims, fingerprint
+from humanpose.nets.network import Net
 from humanpose.nets.torch_runtime import TorchRuntime
 from humanpose.train import logging
-from humanpose.train.config import Recipe
-from humanpose.train.misfits import refuse_misfits
+from humanpose.train.config import Recipe, validate
 from humanpose.types import F32, U8, Sample
 
 ROWS, POINTS, BASELINES = "runs.csv", "curves.csv", "baselines.csv"
@@ -180,13 +179,11 @@ def refuse_broken(study: Study, variants: set[str]) -> None:
             recipe = study.training(name, study.seeds[0])
             sets = sets or training.read_sets(recipe)
             net, spec = training.network_of(recipe, sets)
-            refuse_misfits(recipe, net, spec)
+            validate(recipe, net, spec)
             _refuse(study, name, net, recipe.input, trained=False)
 
 
-def _refuse(
-    study: Study, name: str, net: nn.Module, size: tuple[int, int], *, trained: bool
-) -> None:
+def _refuse(study: Study, name: str, net: Net, size: tuple[int, int], *, trained: bool) -> None:
     broken = broken_claims(net, study.variants[name].holds, size, trained=trained)
     if broken:
         claims = ", ".join(f"'{claim}'" for claim in broken)
@@ -230,7 +227,7 @@ def _run(study: Study, name: str, recipe: Recipe, folder: Path) -> tuple[Row, li
         fine=fine,
         dead=dead,
         parameters=parameters,
-        multiplies=nets.multiplies(recipe.net, recipe.input, **options),
+        multiplies=nets.macs(recipe.net, recipe.input, **options),
         rate=float(np.median(rates)) if rates else float("nan"),
     ), points
 

@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from humanpose import nets
 from humanpose.errors import InputError
+from humanpose.nets.network import Net
 from humanpose.train.config import MACHINE, Recipe, checked, put
 
 _LINEAR = 1e-6  # greatest `nonlinearity` of a linear network
@@ -104,7 +104,7 @@ def fingerprint(recipe: Recipe, keys: tuple[str, ...] = ()) -> str:
 
 
 def broken_claims(
-    net: nn.Module, claims: list[str], size: tuple[int, int], *, trained: bool = False
+    net: Net, claims: list[str], size: tuple[int, int], *, trained: bool = False
 ) -> list[str]:
     """Return the `claims` that do not hold of `net`, which takes images of `size` (w, h).
 
@@ -118,15 +118,15 @@ def broken_claims(
     ]
 
 
-def _normalised(net: nn.Module, _: tuple[int, int]) -> bool:
+def _normalised(net: Net, _: tuple[int, int]) -> bool:
     return any(isinstance(part, _NORMS) for part in net.modules())
 
 
 @torch.no_grad()
-def _activated(net: nn.Module, size: tuple[int, int]) -> bool:
+def _activated(net: Net, size: tuple[int, int]) -> bool:
     """Return whether the forward pass calls an activation, as a module or as a function."""
     with _Calls() as calls:
-        nets.outputs(deepcopy(net).eval(), torch.zeros(1, 3, size[1], size[0]))
+        deepcopy(net).eval().outputs(torch.zeros(1, 3, size[1], size[0]))
     return not calls.names.isdisjoint(_ACTIVATIONS)
 
 
@@ -143,7 +143,7 @@ class _Calls(TorchFunctionMode):
 
 
 @torch.no_grad()
-def nonlinearity(net: nn.Module, size: tuple[int, int]) -> float:
+def nonlinearity(net: Net, size: tuple[int, int]) -> float:
     """Return how far the network in evaluation mode is from an affine map of its image.
 
     max |f(x) + f(y) - f(x + y) - f(0)| over max |f(x) - f(0)| for noise x and y, in double
@@ -154,13 +154,13 @@ def nonlinearity(net: nn.Module, size: tuple[int, int]) -> float:
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn((2, 1, 3, size[1], size[0]), generator=generator, dtype=torch.float64)
     images = (x, y, x + y, torch.zeros_like(x))
-    at = [nets.outputs(net, image)["maps"] for image in images]
+    at = [net.outputs(image)["maps"] for image in images]
     change = float((at[0] - at[3]).abs().max())
     return float((at[0] + at[1] - at[2] - at[3]).abs().max()) / change if change else 0.0
 
 
 # Properties that a study can claim of a variant's network, or deny by "not ".
-PROPERTIES: dict[str, Callable[[nn.Module, tuple[int, int]], bool]] = {
+PROPERTIES: dict[str, Callable[[Net, tuple[int, int]], bool]] = {
     "normalised": _normalised,
     "activated": _activated,
     "linear": lambda net, size: nonlinearity(net, size) < _LINEAR,

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from lightning.fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor
 
 from humanpose import nets
 from humanpose.checkpoints.start.movenet import read_movenet
@@ -25,16 +25,13 @@ from humanpose.files import locked
 from humanpose.infer.catalog import installed
 from humanpose.lab.contact_sheet import training_sheet
 from humanpose.lab.validation import validation_scores
-from humanpose.nets.equalize import even_out
-from humanpose.nets.lite import Lite
-from humanpose.nets.specs import person_spec, reference_spec
+from humanpose.nets.network import Net
 from humanpose.nets.torch_runtime import TorchRuntime
 from humanpose.skeleton import BODY19, SKELETONS, Skeleton
 from humanpose.spec import ModelSpec
-from humanpose.train.config import Recipe
+from humanpose.train.config import Recipe, validate
 from humanpose.train.distributed import Place, launch
 from humanpose.train.loop import fit
-from humanpose.train.misfits import refuse_misfits
 from humanpose.types import U8, Sample
 
 T = TypeVar("T")
@@ -62,13 +59,12 @@ def _trained(
     start = start_state(recipe.start) if recipe.start else {}
     sets = read_sets(recipe)
     net, spec = network_of(recipe, sets)
-    refuse_misfits(recipe, net, spec)
+    validate(recipe, net, spec)
     if start:
-        fresh = start_from(net, start, wider=isinstance(net, Lite))
+        fresh = start_from(net, start, wider=net.wider)
         if len(fresh) == len(net.state_dict()):
             raise InputError(f"start: nothing in {recipe.start} fits {recipe.net}")
-        if isinstance(net, Lite) and net.norm == "none":
-            even_out(net)
+        net.prepare()
         show(f"started from {recipe.start}; new: {', '.join(fresh) or 'nothing'}")
     unknown = sorted(set(recipe.repeat) - set(sets))
     if unknown:
@@ -83,10 +79,10 @@ def _trained(
 
     shown = [sample for sample in everybody if sample.split == "validation"]
 
-    def validate(averaged: nn.Module) -> dict[str, float]:
+    def score(averaged: Net) -> dict[str, float]:
         return validation_scores(averaged, spec, sets, marks, fabric)
 
-    def picture(averaged: nn.Module) -> U8:
+    def picture(averaged: Net) -> U8:
         return training_sheet(TorchRuntime(averaged, spec), spec, shown)
 
     best = fit(
@@ -94,7 +90,7 @@ def _trained(
         net,
         spec,
         dataset,
-        validate,
+        score,
         folder,
         fabric=fabric,
         picture=picture if shown and recipe.task != "person" else None,
@@ -197,7 +193,7 @@ def repeated(parts: dict[str, list[T]], recipe: Recipe) -> list[T]:
     return [item for name, part in parts.items() for item in part * recipe.repeat.get(name, 1)]
 
 
-def network_of(recipe: Recipe, sets: dict[str, list[Sample]]) -> tuple[nn.Module, ModelSpec]:
+def network_of(recipe: Recipe, sets: dict[str, list[Sample]]) -> tuple[Net, ModelSpec]:
     """The network of `recipe` for the joints of its data, and the description that it carries.
 
     Raises:
@@ -218,14 +214,8 @@ def network_of(recipe: Recipe, sets: dict[str, list[Sample]]) -> tuple[nn.Module
         for key, value in recipe.spec.items()
     }
     try:
-        if recipe.net == "lite":
-            spec = ModelSpec(recipe.name, recipe.task, recipe.net, options, skeleton, recipe.input)
-        elif recipe.net == "person":
-            spec = replace(person_spec(recipe.name, recipe.input), options=options)
-        else:
-            spec = reference_spec(recipe.name, recipe.net, options, net, skeleton=skeleton)
         return net, replace(
-            spec,
+            net.spec(recipe.name, recipe.net, options, skeleton),
             task=recipe.task,
             input=recipe.input,
             data=tuple(sets),

@@ -1,4 +1,4 @@
-"""Scores of a network while it trains; every process does a part of the people."""
+"""Scores of a network, while it trains by all processes of the run."""
 
 from __future__ import annotations
 
@@ -6,27 +6,35 @@ from collections.abc import Sequence
 
 import numpy as np
 from lightning.fabric import Fabric
-from torch import nn
 
 from humanpose.data.detection import PersonPicture, pictures_of
 from humanpose.data.sets import Marks
 from humanpose.evaluate.predictions import Matched
-from humanpose.evaluate.run import estimate_samples, person_scores
+from humanpose.evaluate.run import estimate_samples, person_scores, pose_score
 from humanpose.evaluate.scores import Comparison, Truth
 from humanpose.infer.detector import Detector
+from humanpose.infer.runtime import Runtime
 from humanpose.infer.topdown import TopDown
+from humanpose.nets.network import Net
 from humanpose.nets.torch_runtime import TorchRuntime
 from humanpose.skeleton import joint_map
 from humanpose.spec import ModelSpec
-from humanpose.train.distributed import together
-from humanpose.types import F32, Sample
+from humanpose.train.distributed import all_gather, rank_slice
+from humanpose.types import F32, Sample, Score
 
 # This many pictures or persons of each set, evenly spread; `humanpose evaluate` scores them all.
 _SHARE = 400
 
 
+def network_scores(runtime: Runtime, spec: ModelSpec, samples: Sequence[Sample]) -> list[Score]:
+    """Return the scores of a network on `samples`, boxes given; of a detector on their pictures."""
+    if spec.task == "person":
+        return list(person_scores(Detector(runtime, spec), pictures_of(samples)))
+    return [pose_score(TopDown(runtime, spec), samples)]
+
+
 def validation_scores(
-    net: nn.Module,
+    net: Net,
     spec: ModelSpec,
     sets: dict[str, list[Sample]],
     marks: Marks,
@@ -50,17 +58,12 @@ def validation_scores(
     return scores
 
 
-def _mine(fabric: Fabric) -> slice:
-    """The part of this process: every so-manieth, as `together` puts them in order again."""
-    return slice(fabric.global_rank, None, fabric.world_size)
-
-
 def _person_scores(
     detector: Detector, pictures: Sequence[PersonPicture], fabric: Fabric
 ) -> tuple[float, float]:
     """Recall and AP."""
     recall, precision = person_scores(
-        detector, pictures[_mine(fabric)], gather=lambda found: together(found, fabric)
+        detector, pictures[rank_slice(fabric)], gather=lambda found: all_gather(found, fabric)
     )
     return recall.value, precision.value
 
@@ -68,11 +71,11 @@ def _person_scores(
 def _pose_score(estimator: TopDown, people: Sequence[Sample], fabric: Fabric) -> float:
     """The data set's own score, of the joints of all processes."""
     rows: list[tuple[F32, np.float32]] = []
-    mine = people[_mine(fabric)]
+    mine = people[rank_slice(fabric)]
     if mine:
         found = estimate_samples(estimator, mine)
         rows = list(zip(found.joints, found.scores, strict=True))
-    joints, sure = map(np.stack, zip(*together(rows, fabric), strict=True))
+    joints, sure = map(np.stack, zip(*all_gather(rows, fabric), strict=True))
     known = joint_map(estimator.spec.skeleton, people[0].skeleton) >= 0
     whole = Matched(joints, sure, known, len(people), "boxes given")
     return Comparison(whole, Truth.of(people)).scores[0].value

@@ -3,48 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from humanpose.errors import InputError
-from humanpose.nets.cpm import CPM, VARIANTS, cpm
-from humanpose.nets.detector import person
-from humanpose.nets.hourglass import HourglassNet, hourglass1, hourglass2, hourglass8
-from humanpose.nets.hrnet import hrnet_w32, hrnet_w48
-from humanpose.nets.lite import lite
-from humanpose.nets.resnet import resnet50, resnet101, resnet152
+from humanpose.nets.cpm import CPM, VARIANTS
+from humanpose.nets.detector import PersonNet
+from humanpose.nets.hourglass import HourglassNet
+from humanpose.nets.hrnet import HRNet
+from humanpose.nets.lite import Lite
+from humanpose.nets.network import Net
+from humanpose.nets.resnet import PoseResNet
 
-
-class Net(Protocol):
-    """What training and export ask of a network: logits by a call, and its `outputs`."""
-
-    def outputs(self, image: Tensor) -> dict[str, Tensor]:
-        """Named maps of a normalised image (N, 3, H, W), as the exported graph returns them.
-
-        A net of several stages gives each one's as maps_1, maps_2 ... too.
-        """
-        ...
-
-
-NETS: dict[str, Callable[..., nn.Module]] = {
-    "lite": lite,
-    "person": person,
-    **{name: cpm(name) for name in VARIANTS},
-    "hrnet-w32": hrnet_w32,
-    "hrnet-w48": hrnet_w48,
-    "resnet50": resnet50,
-    "resnet101": resnet101,
-    "resnet152": resnet152,
-    "hourglass1": hourglass1,
-    "hourglass2": hourglass2,
-    "hourglass8": hourglass8,
+# Name -> its maker. A network is a file of this folder and a line of this table.
+NETS: dict[str, Callable[..., Net]] = {
+    "lite": Lite,
+    "person": PersonNet,
+    **{name: partial(CPM, variant) for name, variant in VARIANTS.items()},
+    **{f"hrnet-w{width}": partial(HRNet, width=width) for width in (32, 48)},
+    **{f"resnet{depth}": partial(PoseResNet, depth) for depth in (50, 101, 152)},
+    **{f"hourglass{stacks}": partial(HourglassNet, stacks) for stacks in (1, 2, 8)},
 }
 
 
-def create(name: str, **options: Any) -> nn.Module:
-    """The network called `name`, initialised for training.
+def create(name: str, **options: Any) -> Net:
+    """Make the network called `name`, initialised for training.
 
     Raises:
         InputError: on an unknown name or an option the network does not have.
@@ -57,8 +43,8 @@ def create(name: str, **options: Any) -> nn.Module:
         raise InputError(f"network {name!r}: {error}") from error
 
 
-def multiplies(name: str, size: tuple[int, int], **options: Any) -> int:
-    """Multiply-accumulates of one (width, height) input in convolutions; nothing is computed."""
+def macs(name: str, size: tuple[int, int], **options: Any) -> int:
+    """Count the multiply-accumulates of the convolutions for one (width, height) input."""
     total = 0
 
     def count(conv: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -73,17 +59,5 @@ def multiplies(name: str, size: tuple[int, int], **options: Any) -> int:
         for part in net.modules():
             if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
                 part.register_forward_hook(count)
-        outputs(net, torch.empty(1, 3, size[1], size[0]))
+        net.outputs(torch.empty(1, 3, size[1], size[0]))
     return total
-
-
-def outputs(net: nn.Module, image: Tensor) -> dict[str, Tensor]:
-    """`net.outputs(image)`, typed: every network of this package has it."""
-    return cast(Net, net).outputs(image)
-
-
-def stages(net: nn.Module) -> int:
-    """How many stages' maps `net` gives; 1 for a net that knows no stages."""
-    if isinstance(net, CPM):
-        return net.stages
-    return len(net.score) if isinstance(net, HourglassNet) else 1

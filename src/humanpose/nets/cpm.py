@@ -18,6 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from humanpose.errors import InputError
+from humanpose.nets.network import IMPORTED, Net, Options, usual_skeleton
+from humanpose.skeleton import CPM14, Skeleton
+from humanpose.spec import ModelSpec
 
 # A step is "name kernel width", or "pool2" / "pool3" (window; stride 2). A width of 0 stands for
 # the number of belief maps, and such a layer has no ReLU.
@@ -112,6 +115,13 @@ VARIANTS: dict[str, Variant] = {
 }  # fmt: skip
 
 
+# Pixels as psycharo's TensorFlow port has them.
+PSYCHARO: Options = {"channels": "rgb", "mean": (127.5, 127.5, 127.5), "std": (255, 255, 255)}
+# CPM is trained on persons scaled to 41/35 x 200 px of height in crops of 368 px; timctho's hand
+# tracker cuts twice the hand's extent.
+_CONTEXT = 368 / (200 * 41 / 35)
+_HAND_CONTEXT = 2.0
+
 _STARTS: dict[str, Callable[[Tensor], Tensor]] = {
     "gaussian": partial(nn.init.normal_, std=0.01),
     "kaiming": partial(nn.init.kaiming_normal_, nonlinearity="relu"),
@@ -129,7 +139,7 @@ def centre_map(width: int, height: int, *, sigma: float = 21.0) -> Tensor:
     return (y[:, None] * x[None]).view(1, 1, height, width)
 
 
-class CPM(nn.Module):
+class CPM(Net):
     """Belief maps of every stage.
 
     Args:
@@ -166,6 +176,9 @@ class CPM(nn.Module):
         if not width > 0:
             raise InputError(f"cpm: width must be above 0, not {width:g}")
         self.variant = variant
+        self.foreign = ("caffe", "tensorflow", "tensorflow-graph")
+        if variant.background and not variant.own_trunk:
+            self.foreign += ("openpose-pickle",)
         self.width = width
         self.stages = variant.stages if stages is None else stages
         self.maps = (variant.joints if joints is None else joints) + variant.background
@@ -205,11 +218,8 @@ class CPM(nn.Module):
             beliefs.append(self._run(self._refinement(stage), joined))
         return beliefs
 
-    def outputs(self, image: Tensor) -> dict[str, Tensor]:
-        """What the exported graph returns: `maps` of the last stage, the centre map built in.
-
-        `maps_1` ... are those of every stage.
-        """
+    def trained_maps(self, image: Tensor) -> list[Tensor]:
+        """Return the belief maps of every stage, the centre map built in."""
         height, width = image.shape[2:]
         centre = None
         if "centre" in self.variant.order:
@@ -217,8 +227,36 @@ class CPM(nn.Module):
             # OpenVINO 2026.4 computes layers of the INT8 graph wrongly.
             centre = centre_map(width, height, sigma=self.centre_sigma).to(image)
             centre = centre + 0 * image[:, :1]
-        maps = self(image, centre)
-        return {"maps": maps[-1]} | {f"maps_{i}": each for i, each in enumerate(maps, 1)}
+        maps: list[Tensor] = self(image, centre)
+        return maps
+
+    def spec(self, name: str, net: str, options: Options, skeleton: Skeleton | None) -> ModelSpec:
+        """See `Net.spec`; pixels as in the Caffe release."""
+        variant, hand, person = self.variant, self.variant.joints == 21, not self.variant.background
+        options = {"joints": variant.joints} | options
+        side = 368 if variant.stride == 8 else 128
+        if not self.ceil and variant.own_trunk:
+            side = 376  # what gives Caffe's grid of 46 with TensorFlow's pooling
+        return ModelSpec(
+            name,
+            task="person" if person else "hand" if hand else "pose",
+            net=net,
+            options=options,
+            # Of a person net's skeleton only the name matters.
+            skeleton=CPM14 if person else skeleton or usual_skeleton(net, options["joints"]),
+            input=(656, 368) if person else (side, side),
+            multiple_of=8,
+            channels="bgr",
+            mean=(128, 128, 128),
+            std=(256, 256, 256),
+            crop="picture-height" if person else "box",
+            context=_HAND_CONTEXT if hand else _CONTEXT,
+            stride=variant.stride,
+            background=variant.background,
+            decode="peaks" if person else "dark",
+            threshold=0.5,
+            licences=IMPORTED,
+        )
 
     def _reduction(self, stage: int) -> str:
         return f"conv{4 if stage == 2 else 1}_stage{stage} 5 32"
@@ -251,8 +289,3 @@ class CPM(nn.Module):
             if int(width) or self.variant.relu_beliefs:
                 x = F.relu(x)
         return x
-
-
-def cpm(name: str) -> Callable[..., CPM]:
-    """Maker of the variant called `name`; takes what `CPM` takes after it."""
-    return partial(CPM, VARIANTS[name])

@@ -19,6 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from humanpose.errors import InputError
+from humanpose.nets.network import Net, Options
+from humanpose.skeleton import BODY19, Skeleton
+from humanpose.spec import ModelSpec
 
 ACTIVATIONS = ("silu", "hardswish")
 STRIDES = (8, 16, 32)
@@ -147,13 +150,15 @@ class Head(nn.Module):
         return torch.cat(out, 1).flatten(2).transpose(1, 2)
 
 
-class PersonNet(nn.Module):
+class PersonNet(Net):
     """People in a whole picture, one guess a cell of three grids.
 
     Args:
         activation: YOLOX's own "silu", or "hardswish": nearly the same curve without an
             exponential, which saves another fifth of the time.
     """
+
+    losses = ()
 
     def __init__(self, activation: str = "silu") -> None:
         super().__init__()
@@ -194,6 +199,11 @@ class PersonNet(nn.Module):
         whole = torch.cat(raw, 1)
         return {"box": torch.cat(boxes, 1), "object": whole[..., 4], "kind": whole[..., 5]}
 
+    def trained_maps(self, image: Tensor) -> dict[str, Tensor]:
+        """Return box, object and kind, see `forward`."""
+        found: dict[str, Tensor] = self(image)
+        return found
+
     def outputs(self, image: Tensor) -> dict[str, Tensor]:
         """What the exported graph returns: `boxes` (N, A, 5): x, y of the corner, width, height in
         input pixels, and score in [0, 1].
@@ -203,14 +213,27 @@ class PersonNet(nn.Module):
         score = torch.sigmoid(found["object"]) * torch.sigmoid(found["kind"])
         return {"boxes": torch.cat([middle - sides / 2, sides, score[..., None]], 2)}
 
+    def spec(self, name: str, net: str, options: Options, skeleton: Skeleton | None) -> ModelSpec:
+        """See `Net.spec`; pixels as YOLOX has them, BGR in 0 ... 255."""
+        return ModelSpec(
+            name,
+            task="person",
+            net=net,
+            options=options,
+            skeleton=BODY19,  # of a person net's skeleton only the name matters
+            input=(256, 256),
+            channels="bgr",
+            mean=(0, 0, 0),
+            std=(255, 255, 255),
+            pad=(114, 114, 114),
+            crop="whole",
+            stride=8,
+            decode="boxes",
+        )
+
 
 def cells(height: int, width: int, device: torch.device) -> Tensor:
     """(height x width, 2) column and row of each cell, row by row."""
     columns = torch.arange(width, device=device, dtype=torch.float32).repeat(height)
     rows = torch.arange(height, device=device, dtype=torch.float32).repeat_interleave(width)
     return torch.stack([columns, rows], 1)
-
-
-def person(*, activation: str = "silu") -> PersonNet:
-    """The detector, He-initialised."""
-    return PersonNet(activation)

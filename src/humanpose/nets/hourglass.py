@@ -10,8 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from humanpose.errors import InputError
+from humanpose.nets.network import Net, Options, topdown_spec
+from humanpose.skeleton import Skeleton
+from humanpose.spec import ModelSpec
 
 _FEATURES = 256
+_MEAN = (0.4404 * 255, 0.4440 * 255, 0.4327 * 255)
 _DEPTH = 4  # halvings inside an hourglass
 
 
@@ -64,7 +68,7 @@ class Hourglass(nn.Module):
         return kept + up
 
 
-class HourglassNet(nn.Module):
+class HourglassNet(Net):
     """Heat maps at stride 4 from the last stack; the input's sides must be multiples of 64.
 
     Args:
@@ -73,8 +77,11 @@ class HourglassNet(nn.Module):
         blocks: residuals in each group.
     """
 
-    def __init__(self, stacks: int, joints: int, *, blocks: int = 1) -> None:
+    foreign = ("hourglass",)
+
+    def __init__(self, stacks: int, joints: int = 16, blocks: int = 1) -> None:
         super().__init__()
+        self.stages = stacks
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3)
         self.bn1 = nn.BatchNorm2d(64)
         self.layer1 = nn.Sequential(Bottleneck(64, 64))
@@ -90,8 +97,8 @@ class HourglassNet(nn.Module):
         self.fc_ = nn.ModuleList(nn.Conv2d(_FEATURES, _FEATURES, 1) for _ in range(stacks - 1))
         self.score_ = nn.ModuleList(nn.Conv2d(joints, _FEATURES, 1) for _ in range(stacks - 1))
 
-    def stages(self, image: Tensor) -> list[Tensor]:
-        """Heat maps of every stack, each (N, joints, H/4, W/4)."""
+    def trained_maps(self, image: Tensor) -> list[Tensor]:
+        """Return the heat maps of every stack, each (N, joints, H/4, W/4)."""
         if any(side % 64 for side in image.shape[2:]):
             raise InputError(f"hourglass: input {tuple(image.shape[2:])} must be multiples of 64")
         x = self.layer1(F.relu(self.bn1(self.conv1(image))))
@@ -106,24 +113,18 @@ class HourglassNet(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Heat maps of the last stack."""
-        return self.stages(image)[-1]
+        return self.trained_maps(image)[-1]
 
-    def outputs(self, image: Tensor) -> dict[str, Tensor]:
-        """What the exported graph returns: `maps`, and those of every stack as `maps_1` ..."""
-        maps = self.stages(image)
-        return {"maps": maps[-1]} | {f"maps_{i}": each for i, each in enumerate(maps, 1)}
-
-
-def hourglass1(joints: int = 16, blocks: int = 1) -> HourglassNet:
-    """One stack."""
-    return HourglassNet(1, joints, blocks=blocks)
-
-
-def hourglass2(joints: int = 16, blocks: int = 1) -> HourglassNet:
-    """Two stacks."""
-    return HourglassNet(2, joints, blocks=blocks)
-
-
-def hourglass8(joints: int = 16, blocks: int = 1) -> HourglassNet:
-    """Eight stacks."""
-    return HourglassNet(8, joints, blocks=blocks)
+    def spec(self, name: str, net: str, options: Options, skeleton: Skeleton | None) -> ModelSpec:
+        """See `Net.spec`."""
+        return topdown_spec(
+            name,
+            net,
+            options,
+            skeleton,
+            joints=16,
+            input=(256, 256),
+            multiple_of=64,
+            mean=_MEAN,
+            std=(255, 255, 255),
+        )

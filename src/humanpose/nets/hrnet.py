@@ -15,6 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from humanpose.errors import InputError
+from humanpose.nets.network import Net, Options, topdown_spec
+from humanpose.skeleton import Skeleton
+from humanpose.spec import ModelSpec
 
 _MODULES = (1, 4, 3)  # exchange units of stages 2, 3 and 4
 _BLOCKS = 4  # residual blocks of a branch in one exchange unit
@@ -157,12 +160,12 @@ def _route(source: int, target: int, widths: tuple[int, ...], parts: _Parts) -> 
     return nn.Sequential(*steps)
 
 
-class HRNet(nn.Module):
+class HRNet(Net):
     """Heat maps at stride 4; both sides of the input must be multiples of 32.
 
     Args:
-        width: channels of the finest branch; the others have 2, 4 and 8 times as many.
         joints: maps.
+        width: channels of the finest branch; the others have 2, 4 and 8 times as many.
         norm: "batch" (official), "group" or "none".
         activation: "relu" (official) or "identity", which makes the net linear.
         init: "official" (every convolution N(0, 0.001)), "kaiming" (but for the last layer, which
@@ -171,11 +174,13 @@ class HRNet(nn.Module):
             what one resolution adds to another).
     """
 
+    foreign = ("hrnet",)
+
     def __init__(
         self,
-        width: int,
-        joints: int,
+        joints: int = 17,
         *,
+        width: int = 32,
         norm: str = "batch",
         activation: str = "relu",
         init: str = "official",
@@ -210,15 +215,15 @@ class HRNet(nn.Module):
             raise InputError(f"hrnet: input {tuple(image.shape[2:])} must be multiples of 32")
         x = self.relu(self.bn1(self.conv1(image)))
         x = self.layer1(self.relu(self.bn2(self.conv2(x))))
-        features: list[Tensor] = self.stage2(_widened(self.transition1, [x]))
-        features = self.stage3(_widened(self.transition2, features))
-        features = self.stage4(_widened(self.transition3, features))
+        features: list[Tensor] = self.stage2(_apply(self.transition1, [x]))
+        features = self.stage3(_apply(self.transition2, features))
+        features = self.stage4(_apply(self.transition3, features))
         maps: Tensor = self.final_layer(features[0])
         return maps
 
-    def outputs(self, image: Tensor) -> dict[str, Tensor]:
-        """What the exported graph returns: `maps`."""
-        return {"maps": self(image)}
+    def spec(self, name: str, net: str, options: Options, skeleton: Skeleton | None) -> ModelSpec:
+        """See `Net.spec`."""
+        return topdown_spec(name, net, options, skeleton)
 
 
 def _stage(
@@ -242,7 +247,7 @@ def _transition(before: tuple[int, ...], after: tuple[int, ...], parts: _Parts) 
     return nn.ModuleList(routes)
 
 
-def _widened(transition: nn.ModuleList, features: list[Tensor]) -> list[Tensor]:
+def _apply(transition: nn.ModuleList, features: list[Tensor]) -> list[Tensor]:
     # The new branch, and in the first transition both, start from the coarsest feature there is.
     return [
         route(features[i] if i < len(features) else features[-1])
@@ -297,13 +302,3 @@ _INITIALISE: dict[str, Callable[[nn.Module], None]] = {
     "kaiming": _kaiming,
     "fixup": _fixup,
 }
-
-
-def hrnet_w32(joints: int = 17, *, width: int = 32, **options: str) -> HRNet:
-    """HRNet-W32, or of another width; `options` are norm, activation and init."""
-    return HRNet(width, joints, **options)
-
-
-def hrnet_w48(joints: int = 17, **options: str) -> HRNet:
-    """HRNet-W48; `options` are norm, activation and init."""
-    return hrnet_w32(joints, width=48, **options)

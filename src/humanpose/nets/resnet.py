@@ -9,6 +9,10 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from humanpose.nets.network import Net, Options, topdown_spec
+from humanpose.skeleton import Skeleton
+from humanpose.spec import ModelSpec
+
 _DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 _UP_CHANNELS = 256
 
@@ -36,7 +40,7 @@ class Bottleneck(nn.Module):
         return F.relu(out + (x if self.downsample is None else self.downsample(x)))
 
 
-class PoseResNet(nn.Module):
+class PoseResNet(Net):
     """Heat maps at stride 4; both sides of the input must be multiples of 32.
 
     Args:
@@ -44,12 +48,13 @@ class PoseResNet(nn.Module):
         joints: maps.
     """
 
+    foreign = ("simplebaseline",)
     layer1: nn.Sequential
     layer2: nn.Sequential
     layer3: nn.Sequential
     layer4: nn.Sequential
 
-    def __init__(self, depth: int, joints: int) -> None:
+    def __init__(self, depth: int, joints: int = 17) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
@@ -82,21 +87,6 @@ class PoseResNet(nn.Module):
         maps: Tensor = self.final_layer(self.deconv_layers(x))
         return maps
 
-    def outputs(self, image: Tensor) -> dict[str, Tensor]:
-        """What the exported graph returns: `maps`."""
-        return {"maps": self(image)}
-
-
-def resnet50(joints: int = 17) -> PoseResNet:
-    """SimpleBaseline with ResNet-50."""
-    return PoseResNet(50, joints)
-
-
-def resnet101(joints: int = 17) -> PoseResNet:
-    """SimpleBaseline with ResNet-101."""
-    return PoseResNet(101, joints)
-
-
-def resnet152(joints: int = 17) -> PoseResNet:
-    """SimpleBaseline with ResNet-152."""
-    return PoseResNet(152, joints)
+    def spec(self, name: str, net: str, options: Options, skeleton: Skeleton | None) -> ModelSpec:
+        """See `Net.spec`."""
+        return topdown_spec(name, net, options, skeleton, channels="bgr")

@@ -7,47 +7,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from humanpose import nets
 from humanpose.errors import InputError
+from humanpose.nets.network import Net
 from humanpose.spec import ModelSpec
 from humanpose.types import F32, U8
 
 
-class ExportModule(nn.Module):
-    """`net` with its pixel rules inside: what is exported, and what validation runs.
+class PixelModule(nn.Module):
+    """`net` with its pixel rules: the base of what is trained and of what is exported."""
 
-    `forward` takes RGB uint8 (N, H, W, 3) and gives the spec's named outputs, float32; with
-    `stages` also the maps of every stage. Where the spec says "flip", each map is the mean of the
-    crop's own and of its mirror image's, turned back.
-    """
-
-    def __init__(self, net: nn.Module, spec: ModelSpec, *, stages: bool = False) -> None:
+    def __init__(self, net: Net, spec: ModelSpec) -> None:
         super().__init__()
         self.net = net
-        self.names = output_names(spec) + (stage_names(net, spec) if stages else ())
         self.bgr = spec.channels == "bgr"
-        self.flip = spec.flip
-        if self.flip:
-            self.register_buffer("flip_index", torch.tensor(spec.flip_index))
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1))
 
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        x = self.normalised(image)
-        named = nets.outputs(self.net, torch.cat([x, x.flip(3)]) if self.flip else x)
-        found = [named[name] for name in self.names]
-        if self.flip:
-            found = [self._merged(maps, image.shape[0]) for maps in found]
-        # A cast that changes nothing would stand in the exported graph.
-        return tuple(out if out.dtype == torch.float32 else out.float() for out in found)
-
-    def _merged(self, maps: Tensor, count: int) -> Tensor:
-        """Maps (2 N, K, h, w) of N crops and then of their mirror images as N means."""
-        assert isinstance(self.flip_index, Tensor)
-        return (maps[:count] + maps[count:].flip(3).index_select(1, self.flip_index)) / 2
-
     def normalised(self, image: Tensor) -> Tensor:
-        """RGB uint8 (N, H, W, 3) -> what the network takes, (N, 3, H, W) channels-last."""
+        """Return RGB uint8 (N, H, W, 3) as the network takes it, (N, 3, H, W) channels-last."""
         x = image.permute(0, 3, 1, 2).float()
         if self.bgr:
             x = x.flip(1)
@@ -55,21 +32,34 @@ class ExportModule(nn.Module):
         return (x - self.mean) / self.std
 
 
-def output_names(spec: ModelSpec) -> tuple[str, ...]:
-    """Names of the exported outputs, in order: a detector gives boxes, the others maps."""
-    return ("boxes",) if spec.decode == "boxes" else ("maps",)
+class ExportModule(PixelModule):
+    """The module that is exported and that validation runs.
+
+    `forward` takes RGB uint8 (N, H, W, 3) and gives the spec's outputs by `names`, float32: boxes
+    of a detector, else maps, and with `stages` also the maps of every stage.
+    """
+
+    def __init__(self, net: Net, spec: ModelSpec, *, stages: bool = False) -> None:
+        super().__init__(net, spec)
+        first = "boxes" if spec.decode == "boxes" else "maps"
+        self.names = (first, *(stage_names(net, spec) if stages else ()))
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        named = self.net.outputs(self.normalised(image))
+        found = [named[name] for name in self.names]
+        # A cast that changes nothing would stand in the exported graph.
+        return tuple(out if out.dtype == torch.float32 else out.float() for out in found)
 
 
-def stage_names(net: nn.Module, spec: ModelSpec) -> tuple[str, ...]:
-    """Names of the maps of every stage, "maps_1" first; the last is the same as "maps".
+def stage_names(net: Net, spec: ModelSpec) -> tuple[str, ...]:
+    """Return the names of the maps of every stage, "maps_1" first; the last is also "maps".
 
     Raises:
         InputError: if `net` has one stage only.
     """
-    count = nets.stages(net)
-    if count < 2:
+    if net.stages < 2:
         raise InputError(f"network {spec.net!r} has one stage; stages need a CPM or hourglass net")
-    return tuple(f"maps_{i}" for i in range(1, count + 1))
+    return tuple(f"maps_{i}" for i in range(1, net.stages + 1))
 
 
 class TorchRuntime:
@@ -79,12 +69,7 @@ class TorchRuntime:
     """
 
     def __init__(
-        self,
-        net: nn.Module,
-        spec: ModelSpec,
-        *,
-        precision: str = "float32",
-        stages: bool = False,
+        self, net: Net, spec: ModelSpec, *, precision: str = "float32", stages: bool = False
     ) -> None:
         self._device = next(net.parameters()).device
         self.deployed = ExportModule(net, spec, stages=stages).eval().to(self._device)
@@ -93,7 +78,7 @@ class TorchRuntime:
 
     @torch.inference_mode()
     def run(self, crops: U8) -> dict[str, F32]:
-        """Outputs of RGB crops (N, H, W, 3) uint8."""
+        """Return the outputs of RGB crops (N, H, W, 3) uint8."""
         image = torch.from_numpy(np.ascontiguousarray(crops)).to(self._device)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             found = self.deployed(image)

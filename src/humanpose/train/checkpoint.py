@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -16,14 +18,35 @@ from torch import Tensor
 from humanpose.checkpoints.store import load_tensors
 from humanpose.errors import FormatError, InputError
 from humanpose.files import atomic_write
+from humanpose.nets.network import Net
 from humanpose.train.config import MACHINE, Recipe
-
-if TYPE_CHECKING:
-    from humanpose.train.loop import Run
 
 _LAST, _PREVIOUS = "last.safetensors", "previous.safetensors"
 # What may change when a run goes on: where things lie, for how long, how fast.
 _FREE = (*MACHINE, "name", "start", "marks", "samples", "patience", "validate_every")
+
+
+@dataclass
+class Run:
+    """The state of a training, which a checkpoint holds.
+
+    Attributes:
+        net: in training.
+        ema: its averaged weights; `net` itself where the recipe wants no average.
+        optimizer: of `net`.
+        step: done so far.
+        best: largest mean of the scores so far.
+        scores: those of the best.
+        stale: validations since then.
+    """
+
+    net: Net
+    ema: Net
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    best: float = -math.inf
+    scores: dict[str, float] = field(default_factory=dict)
+    stale: int = 0
 
 
 def save(folder: Path, run: Run, recipe: Recipe) -> None:
@@ -53,8 +76,8 @@ def save(folder: Path, run: Run, recipe: Recipe) -> None:
         file.write(data)
 
 
-def forget(folder: Path) -> None:
-    """Remove the checkpoints of `folder`: a run that begins anew must not go on from them."""
+def remove(folder: Path) -> None:
+    """Remove the checkpoints of `folder`: a run that begins anew must not resume from them."""
     for name in (_LAST, _PREVIOUS):
         (folder / name).unlink(missing_ok=True)
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from humanpose.data.augment import Augmentation
 from humanpose.errors import InputError
+
+if TYPE_CHECKING:
+    from humanpose.nets.network import Net
+    from humanpose.spec import ModelSpec
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -128,6 +133,51 @@ class Recipe(BaseModel):
         """Optimiser steps of the whole run; the recipe must be `sized`."""
         assert self.samples is not None
         return max(1, self.samples // self.batch)
+
+
+def validate(recipe: Recipe, net: Net, spec: ModelSpec) -> None:
+    """Reject recipe keys that do not apply to the network.
+
+    A key without effect would make two variants of a study the same run under two names.
+
+    Args:
+        recipe: the run.
+        net: to be trained.
+        spec: of `net`.
+
+    Raises:
+        InputError: naming the key.
+    """
+    names = [name for name, _ in net.named_parameters()]
+    for pattern in recipe.rates:
+        if not any(fnmatch(name, pattern) for name in names):
+            raise InputError(f"rates: no parameter of {recipe.net} is called {pattern!r}")
+    if recipe.backbone_lr and not any(name.startswith("backbone.") for name in names):
+        raise InputError(f"backbone_lr: {recipe.net} has no part called backbone; use rates")
+    if recipe.task == "person":
+        return
+    for size in recipe.sizes:
+        if min(size) < 1 or any(side % spec.multiple_of for side in size):
+            raise InputError(
+                f"sizes: {size[0]}x{size[1]}: {recipe.net} takes multiples of {spec.multiple_of}"
+            )
+    points = set(spec.skeleton.points)
+    unknown = sorted(set(recipe.joint_weights) - points)
+    if unknown:
+        there = ", ".join(sorted(points))
+        raise InputError(
+            f"joint_weights: {spec.skeleton.name} has no {unknown[0]!r}; it has {there}"
+        )
+    if spec.background != (recipe.targets == "cpm"):
+        has, need = ("a", "cpm") if spec.background else ("no", "exact or hrnet")
+        raise InputError(
+            f"targets {recipe.targets}: {recipe.net} has {has} map of the background; use {need}"
+        )
+    if recipe.loss not in net.losses:
+        raise InputError(
+            f"loss {recipe.loss}: {recipe.net} does not learn by it; use "
+            f"{' or '.join(net.losses) or 'task person'}"
+        )
 
 
 def load_recipe(path: Path, changes: tuple[str, ...] = ()) -> Recipe:

@@ -1,9 +1,11 @@
-"""One process or many: starting them, and figures that all of them share."""
+"""Start the processes of a run, and exchange figures between them."""
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -16,9 +18,13 @@ from torch import Tensor
 from humanpose.errors import DeviceError
 from humanpose.train.config import Recipe
 from humanpose.train.logging import loggers_of
-from humanpose.train.memory import keep_memory
 
 T = TypeVar("T")
+
+# mallopt(3): what is larger than the first comes fresh from the kernel and goes back to it at once;
+# what is free at the top of the heap beyond the second goes back.
+_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD = -3, -1
+_NEVER = 2**31 - 1  # bytes; the parameter is an int
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +95,13 @@ def shared(count: Tensor, fabric: Fabric) -> Tensor:
     return total.clamp_min(1) / fabric.world_size
 
 
-def together(rows: list[T], fabric: Fabric) -> list[T]:
-    """The rows of all processes, each of which did every so-manieth, in the order of the whole."""
+def rank_slice(fabric: Fabric) -> slice:
+    """Return which items of a list this rank takes; `all_gather` restores their order."""
+    return slice(fabric.global_rank, None, fabric.world_size)
+
+
+def all_gather(rows: list[T], fabric: Fabric) -> list[T]:
+    """Return the rows of all ranks, made of the items of `rank_slice`, in the list's order."""
     if fabric.world_size == 1:
         return rows
     parts: list[list[T]] = [[] for _ in range(fabric.world_size)]
@@ -99,8 +110,26 @@ def together(rows: list[T], fabric: Fabric) -> list[T]:
     return [part[i] for i in range(longest) for part in parts if i < len(part)]
 
 
-def same_everywhere(net: torch.nn.Module, fabric: Fabric) -> None:
-    """Give every process the first one's running statistics, which differ by what each has seen."""
+def broadcast_buffers(net: torch.nn.Module, fabric: Fabric) -> None:
+    """Give every rank the running statistics of rank 0; they differ by what each has seen."""
     if fabric.world_size > 1:
         for buffer in net.buffers():
             torch.distributed.broadcast(buffer, 0)
+
+
+def keep_memory() -> bool:
+    """Let the C library keep the memory that a step frees for the next one.
+
+    A step on the CPU allocates the same gigabytes again and again, and the kernel clears each page
+    that it hands out: on a virtual machine of two cores that took more than half of the time. glibc
+    itself learns to keep blocks of up to 32 MB, no larger ones.
+
+    Returns:
+        Whether this C library could be told; others than glibc are left alone.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:  # musl
+        return False
+    return bool(mallopt(_M_MMAP_THRESHOLD, _NEVER)) and bool(mallopt(_M_TRIM_THRESHOLD, _NEVER))

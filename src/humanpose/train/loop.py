@@ -6,61 +6,47 @@ import math
 import time
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric import Fabric
-from torch import nn
+from torch import Tensor
 
 from humanpose.checkpoints.store import save_weights
 from humanpose.data.detection import PersonDataset
 from humanpose.data.pose import PoseDataset
 from humanpose.errors import DivergedError
+from humanpose.nets.network import Net
+from humanpose.nets.torch_runtime import PixelModule
 from humanpose.spec import ModelSpec
 from humanpose.train import checkpoint, logging
+from humanpose.train.checkpoint import Run
 from humanpose.train.config import Recipe
-from humanpose.train.distributed import launch, same_everywhere, shared
+from humanpose.train.distributed import broadcast_buffers, launch, shared
+from humanpose.train.logging import Meter, Show, told
 from humanpose.train.losses import training_loss
-from humanpose.train.meter import Meter, Show, told
-from humanpose.train.model import TrainModule
 from humanpose.train.optim import average, optimizer_of, set_rates
 from humanpose.train.sampler import loader_of
 from humanpose.types import U8
 
-Validate = Callable[[nn.Module], dict[str, float]]
-Picture = Callable[[nn.Module], U8]
+Validate = Callable[[Net], dict[str, float]]
+Picture = Callable[[Net], U8]
 
 _MOST_LOST = 10  # steps in a row without a finite gradient
 
 
-@dataclass
-class Run:
-    """Everything that changes while training, and so everything a checkpoint holds.
+class TrainModule(PixelModule):
+    """The module that is trained: from RGB uint8 (N, H, W, 3) to `Net.trained_maps`."""
 
-    Attributes:
-        net: in training.
-        ema: its averaged weights; `net` itself where the recipe wants no average.
-        optimizer: of `net`.
-        step: done so far.
-        best: largest mean of the scores so far.
-        scores: those of the best.
-        stale: validations since then.
-    """
-
-    net: nn.Module
-    ema: nn.Module
-    optimizer: torch.optim.Optimizer
-    step: int = 0
-    best: float = -math.inf
-    scores: dict[str, float] = field(default_factory=dict)
-    stale: int = 0
+    def forward(self, image: Tensor) -> dict[str, Tensor] | list[Tensor]:
+        x = self.normalised(image).to(next(self.net.parameters()).dtype)
+        return self.net.trained_maps(x.contiguous(memory_format=torch.channels_last))
 
 
 def fit(
     recipe: Recipe,
-    net: nn.Module,
+    net: Net,
     spec: ModelSpec,
     dataset: PoseDataset | PersonDataset,
     validate: Validate,
@@ -82,7 +68,7 @@ def fit(
             picks the best.
         folder: gets `last.safetensors` (to resume), `best.safetensors` (averaged weights with
             the best score), `curve.csv`, and what the other loggers write.
-        fabric: of `ranks.launch`; None = this process alone.
+        fabric: of `distributed.launch`; None = this process alone.
         picture: of what a network does, drawn after each validation.
         resume: go on from `folder`'s last checkpoint if there is one; else those there are
             removed.
@@ -103,7 +89,7 @@ def fit(
     model, optimizer = fabric.setup(trained, run.optimizer)
     fabric.to_device(run.ema)
     if not resume and fabric.is_global_zero:
-        checkpoint.forget(folder)
+        checkpoint.remove(folder)
     if resume and checkpoint.load(folder, run, recipe, show):
         show(f"resumed at step {run.step} of {recipe.steps}")
     logging.begin(fabric, recipe, run.step)
@@ -113,25 +99,15 @@ def fit(
     model.train()
     for batch in () if done else meter.timed(loader):
         rate = set_rates(optimizer, recipe, run.step)
-        out = model(batch["image"])
-        loss, parts = training_loss(out, batch, recipe, lambda count: shared(count, fabric))
-        fabric.backward(loss)
-        norm = fabric.clip_gradients(
-            model, optimizer, max_norm=recipe.clip or math.inf, error_if_nonfinite=False
-        )
-        assert isinstance(norm, torch.Tensor)
-        finite = bool(torch.isfinite(norm))
-        if finite:  # a batch that blew up must not end the run, a net that did must
-            optimizer.step()
-        lost = 0 if finite else lost + 1
+        values = _step(model, optimizer, batch, recipe, fabric)
+        lost = 0 if torch.isfinite(values["grad_norm"]) else lost + 1
         if lost == _MOST_LOST:
             logging.end(fabric, "failed")
             raise DivergedError(f"step {run.step}: no finite gradient {lost} times in a row")
-        optimizer.zero_grad()
         run.step += 1
         if run.ema is not run.net:
             average(run.ema, run.net, recipe.ema, run.step)
-        meter.step(run.step, {"loss": loss.detach(), **parts, "grad_norm": norm}, rate)
+        meter.step(run.step, values, rate)
         if _due(recipe, run.step):
             _validate(run, spec, recipe, validate, folder, fabric, meter)
             if picture and fabric.is_global_zero:
@@ -151,7 +127,24 @@ def fit(
     return folder / "best.safetensors"
 
 
-def _start(recipe: Recipe, net: nn.Module) -> Run:
+def _step(
+    model: Any, optimizer: Any, batch: dict[str, Tensor], recipe: Recipe, fabric: Fabric
+) -> dict[str, Tensor]:
+    """Do one step, unless the gradient is not finite; return its loss, parts and "grad_norm"."""
+    out = model(batch["image"])
+    loss, parts = training_loss(out, batch, recipe, lambda count: shared(count, fabric))
+    fabric.backward(loss)
+    norm = fabric.clip_gradients(
+        model, optimizer, max_norm=recipe.clip or math.inf, error_if_nonfinite=False
+    )
+    assert isinstance(norm, Tensor)
+    if torch.isfinite(norm):  # a batch that blew up must not end the run, a net that did must
+        optimizer.step()
+    optimizer.zero_grad()
+    return {"loss": loss.detach(), **parts, "grad_norm": norm}
+
+
+def _start(recipe: Recipe, net: Net) -> Run:
     net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     own = bool(recipe.ema) or recipe.precision == "64-true"  # what is validated is float32
     ema = deepcopy(net).eval().requires_grad_(False) if own else net
@@ -180,7 +173,7 @@ def _validate(
     meter: Meter,
 ) -> None:
     speed = meter.stretch.speed(recipe.batch)
-    same_everywhere(run.ema, fabric)
+    broadcast_buffers(run.ema, fabric)
     scores = validate(run.ema)
     fabric.log_dict({f"val/{name}": value for name, value in scores.items()}, run.step)
     finite = [value for value in scores.values() if math.isfinite(value)]

@@ -1,4 +1,6 @@
-"""Losses of the tasks; each takes raw network outputs and a batch of the data set.
+"""Losses of the tasks, and the label assignment (SimOTA) of the detector's.
+
+Each loss takes raw network outputs and a batch of the data set.
 
 A batch may be shared by several processes, whose gradients are averaged. So that the average is
 the whole batch's, sums are divided by a `Share`: the whole batch's count over the processes.
@@ -14,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from humanpose.data.targets import INSIDE, OUTSIDE, UNKNOWN
+from humanpose.nets.detector import STRIDES, cells
 from humanpose.train.config import Recipe
-from humanpose.train.simota import assign, overlap_of, places
 
 Batch = dict[str, Tensor]
 Parts = dict[str, Tensor]
@@ -25,6 +27,11 @@ Share = Callable[[Tensor], Tensor]
 _SCORE_WEIGHT = 0.1
 _HIT_SIGMA_CELLS = 3.0
 _BELIEVED = 0.1  # a teacher's peak below this is no answer
+# Of SimOTA.
+_NEAR = 1.5  # strides from the middle of a person
+_VOTES = 10  # best overlaps whose sum says how many guesses a person gets
+_OVERLAP_COST = 3.0
+_FAR_COST = 1e5
 
 
 def alone(count: Tensor) -> Tensor:
@@ -38,7 +45,7 @@ def training_loss(
     """The recipe's loss.
 
     Args:
-        out: what `train.model.TrainModule` gave.
+        out: what `train.loop.TrainModule` gave.
         batch: of the data set; "teacher" (N, S, K, h, w) is used where `distil` is above 0.
         recipe: its task, loss, `hardest` and `distil` are used.
         share: see above.
@@ -154,7 +161,7 @@ def pose_loss(logits: Tensor, batch: Batch, share: Share = alone) -> tuple[Tenso
 
 
 def person_loss(raw: Batch, batch: Batch, share: Share = alone) -> tuple[Tensor, Parts]:
-    """Overlap of the boxes that answer for somebody, and who is there at all.
+    """Loss of the detector: overlap of the matched boxes, objectness of all, class of the matched.
 
     Args:
         raw: "box" (N, A, 4), "object" and "kind" (N, A) of `nets.detector`.
@@ -185,10 +192,64 @@ def person_loss(raw: Batch, batch: Batch, share: Share = alone) -> tuple[Tensor,
         presence[i, rows], counts[i, rows] = 1, 1
         found += len(rows)
     total = share(torch.tensor(float(found), device=presence.device))
-    empty = raw["box"].sum() * 0  # a batch without anybody still has a gradient
+    empty = raw["box"].sum() * 0  # a batch without people still has a gradient
     box = (torch.cat(apart).sum() if apart else empty) / total
     person = (torch.cat(kind).sum() if kind else empty) / total
     there = F.binary_cross_entropy_with_logits(raw["object"], presence, counts, reduction="sum")
     there = there / total
     parts = {"box": box.detach(), "object": there.detach(), "kind": person.detach()}
     return 5 * box + there + person, parts
+
+
+def places(size: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """(A, 2) middles of all cells, pixels, and (A,) their strides, of an input (width, height)."""
+    width, height = size
+    middles, strides = [], []
+    for stride in STRIDES:
+        grid = cells(height // stride, width // stride, device)
+        middles.append((grid + 0.5) * stride - 0.5)
+        strides.append(torch.full((len(grid),), float(stride), device=device))
+    return torch.cat(middles), torch.cat(strides)
+
+
+def overlap_of(a: Tensor, b: Tensor) -> Tensor:
+    """(...) IoU of boxes (..., 4), middle x, y, width, height, one by one."""
+    low = torch.maximum(a[..., :2] - a[..., 2:] / 2, b[..., :2] - b[..., 2:] / 2)
+    high = torch.minimum(a[..., :2] + a[..., 2:] / 2, b[..., :2] + b[..., 2:] / 2)
+    shared = (high - low).clamp_min(0).prod(-1)
+    return shared / (a[..., 2:].prod(-1) + b[..., 2:].prod(-1) - shared).clamp_min(1e-6)
+
+
+@torch.no_grad()
+def assign(
+    boxes: Tensor, chance: Tensor, people: Tensor, middles: Tensor, strides: Tensor
+) -> tuple[Tensor, Tensor]:
+    """SimOTA label assignment: return the guesses matched to a person, (K,), and the person, (K,).
+
+    Args:
+        boxes: (A, 4) guesses: middle x, y, width, height.
+        chance: (A,) that each holds a person.
+        people: (G, 4) as `boxes`.
+        middles: (A, 2) of the cells.
+        strides: (A,) of the cells.
+
+    Source: Ge et al. 2021, "YOLOX", section 2.1; the official `get_assignments`.
+    """
+    away = (middles[None] - people[:, None, :2]).abs()  # (G, A, 2)
+    inside = (away < people[:, None, 2:] / 2).all(2)
+    near = (away < _NEAR * strides[None, :, None]).all(2)
+    rows = torch.nonzero((inside | near).any(0))[:, 0]
+    if not len(rows):
+        return rows, rows
+    pairs = people[:, None].expand(-1, len(rows), -1), boxes[rows].expand(len(people), -1, -1)
+    overlap = overlap_of(*pairs)
+    far = ~(inside & near)[:, rows]
+    cost = -0.5 * torch.log(chance[rows].clamp_min(1e-8))[None]
+    cost = cost - _OVERLAP_COST * torch.log(overlap + 1e-8) + _FAR_COST * far
+    votes = overlap.topk(min(_VOTES, len(rows)), 1).values.sum(1).int().clamp_min(1)
+    rank = cost.argsort(1).argsort(1)
+    taken = rank < votes[:, None]
+    # A guess that two people want goes to the cheaper one.
+    best = cost.masked_fill(~taken, torch.inf).min(0)
+    wanted = taken.any(0)
+    return rows[wanted], best.indices[wanted]

@@ -43,7 +43,7 @@ def test_size_and_cost_are_the_published_ones(name, options, count, entries, siz
     assert entries in (None, len(net.state_dict()))
     if cost is not None:
         digits = 0.5e9 if cost > 30e9 and "cpm-hand" in name else 0.06e9 if cost > 30e9 else 0.6e6
-        assert abs(nets.multiplies(name, size, **options) - cost) < digits
+        assert abs(nets.macs(name, size, **options) - cost) < digits
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_maps_have_the_stride_and_every_parameter_a_gradient(name):
         if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.kaiming_normal_(part.weight)
     stride = {"cpm-vgg": 8, "cpm-centermap": 8}.get(name, 4)
-    maps = nets.outputs(net, torch.randn(2, 3, 128, 64))["maps"]
+    maps = net.outputs(torch.randn(2, 3, 128, 64))["maps"]
     assert maps.shape == (2, 5 + name.startswith("cpm"), 128 // stride, 64 // stride)
     assert torch.isfinite(maps).all()
     (maps * torch.randn_like(maps)).mean().backward()
@@ -110,7 +110,7 @@ def test_cpm_at_another_width_and_start():
         torch.manual_seed(0)
         net = nets.create("cpm-vgg", stages=2, init=init, width=0.25)
         with torch.no_grad():
-            sizes[init] = float(nets.outputs(net, image)["maps_1"].std())
+            sizes[init] = float(net.outputs(image)["maps_1"].std())
     # Through fifteen layers the others' signal dies.
     assert sizes["gaussian"] < 1e-9 and sizes["xavier"] < 0.01 and 0.1 < sizes["kaiming"] < 10
     for options, message in (

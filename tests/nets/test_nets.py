@@ -27,7 +27,7 @@ def test_shapes_parameters_and_gradients(name, options, count, channels):
     net = nets.create(name, **options)
     assert sum(p.numel() for p in net.parameters()) == count
     for width, height in ((64, 96), (128, 64)):
-        out = nets.outputs(net, torch.randn(2, 3, height, width))
+        out = net.outputs(torch.randn(2, 3, height, width))
         shapes = {key: tuple(value.shape) for key, value in out.items()}
         cells = sum(height // s * (width // s) for s in STRIDES)
         assert shapes == {
@@ -222,7 +222,7 @@ def test_what_is_not_yolox_is_refused(tmp_path, data):
 
 @pytest.mark.parametrize("width", [1.0, 1.75])
 def test_evener_weights_are_the_same_function(width):
-    from humanpose.nets.equalize import even_out
+    from humanpose.nets.lite import equalize
 
     torch.manual_seed(0)
     net = nets.create("lite", joints=5, width=width).eval()
@@ -240,7 +240,7 @@ def test_evener_weights_are_the_same_function(width):
         ]
 
     uneven = sizes()
-    even_out(net)
+    equalize(net)
     with torch.inference_mode():
         after = net(image)
     assert before.std() > 0 and torch.allclose(before, after, rtol=1e-9, atol=1e-9)

@@ -13,7 +13,6 @@ from humanpose.data.readers import read
 from humanpose.data.targets import Targets
 from humanpose.evaluate.run import pose_score
 from humanpose.infer.topdown import TopDown
-from humanpose.nets.specs import reference_spec
 from humanpose.nets.torch_runtime import TorchRuntime
 from humanpose.skeleton import LSP14
 from humanpose.train.config import Recipe
@@ -51,7 +50,7 @@ def test_32_people_are_learnt_by_heart(data, tmp_path, case):
     side = case.pop("side")
     options = {"joints": 14} | case["options"]
     net = nets.create(case["net"], **options)
-    spec = reference_spec("t", case["net"], options, net, skeleton=LSP14)
+    spec = net.spec("t", case["net"], options, LSP14)
     spec = replace(spec, input=(side, side), decode="dark")
     plan = Recipe.model_validate({
         "loss": "mse", "name": "t", "task": "pose", "input": spec.input, "data": ["lspet"],

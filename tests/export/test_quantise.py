@@ -20,11 +20,12 @@ from humanpose.data.sets import evenly
 from humanpose.errors import MissingExtraError
 from humanpose.export import accuracy_check
 from humanpose.export.accuracy_check import Examples
-from humanpose.export.onnx import Lower, _traced, export
-from humanpose.export.quantise import _in_parts, nncf_module, quantised
+from humanpose.export.onnx import Lower, export, traced
+from humanpose.export.quantise import nncf_module, quantised, split_concatenated
 from humanpose.infer import runtime
 from humanpose.infer.catalog import weights_path
 from humanpose.infer.options import InferenceOptions
+from humanpose.lab.validation import network_scores
 from humanpose.nets.torch_runtime import ExportModule, TorchRuntime
 from humanpose.skeleton import BODY19, CPM14
 from humanpose.spec import ModelSpec
@@ -69,7 +70,7 @@ def small(tmp_path_factory, pictures) -> tuple[Path, Path, list[str]]:
     """(weights, INT8 file with all stages, lines shown) of a CPM net with two stages."""
     folder = tmp_path_factory.mktemp("int8")
     weights, path, shown = made(folder, POSE), folder / "c.onnx", []
-    lower = Lower("int8", Examples.read([str(pictures)]), 100.0, shown.append)
+    lower = Lower("int8", Examples.read([str(pictures)], network_scores), 100.0, shown.append)
     reports = export(weights, path, stages=True, lower=lower)
     assert [report.runtime for report in reports[1:]] == ["openvino int8", "onnxruntime int8"]
     return weights, path, shown
@@ -135,8 +136,8 @@ def test_the_file_is_small_and_tells_what_int8_cost(small):
 @pytest.mark.parametrize("spec", [POSE, PERSON], ids=lambda spec: spec.net)
 def test_a_convolution_in_parts_is_the_same_convolution(tmp_path, pictures, spec):
     net, _ = load_net(made(tmp_path, spec))
-    whole = _traced(ExportModule(net, spec).eval(), spec)
-    parts, sums = _in_parts(whole)
+    whole = traced(ExportModule(net, spec).eval(), spec)
+    parts, sums = split_concatenated(whole)
     joined = {name for node in whole.graph.node if node.op_type == "Concat" for name in node.output}
     assert any(node.input[0] in joined for node in whole.graph.node if node.op_type == "Conv")
     assert not any(node.input[:1] and node.input[0] in joined for node in parts.graph.node)
@@ -154,7 +155,7 @@ def test_a_convolution_in_parts_is_the_same_convolution(tmp_path, pictures, spec
 
 def test_depthwise_inputs_have_a_range_a_channel_and_a_tail_stays_in_float32():
     spec = ModelSpec("p", "person", "person", {}, BODY19, (96, 64), crop="whole", decode="boxes")
-    graph = _traced(ExportModule(nets.create("person"), spec).eval(), spec)
+    graph = traced(ExportModule(nets.create("person"), spec).eval(), spec)
     inputs = np.random.default_rng(0).integers(0, 256, (4, 1, 64, 96, 3), np.uint8)
     shares = []
     for kept in (0.0, 0.4):

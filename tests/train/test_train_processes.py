@@ -159,7 +159,7 @@ def test_freed_memory_is_not_fetched_from_the_kernel_again():
     """
     code = """
 import resource, torch
-from humanpose.train.memory import keep_memory
+from humanpose.train.distributed import keep_memory
 def pages():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(10):

@@ -18,7 +18,7 @@ from humanpose.train.config import Recipe, load_recipe
 from humanpose.train.optim import optimizer_of, rate_share, set_rates
 from humanpose.types import Sample
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def recipe(**changes: object) -> Recipe:

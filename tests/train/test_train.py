@@ -19,16 +19,14 @@ from humanpose.lab.training import network_of
 from humanpose.skeleton import BODY19, COCO17
 from humanpose.spec import ModelSpec
 from humanpose.train import loop
-from humanpose.train.config import Recipe
+from humanpose.train.config import Recipe, validate
 from humanpose.train.logging import curve
 from humanpose.train.loop import fit
-from humanpose.train.losses import person_loss, pose_loss, training_loss
-from humanpose.train.misfits import refuse_misfits
+from humanpose.train.losses import assign, overlap_of, person_loss, places, pose_loss, training_loss
 from humanpose.train.sampler import Order
-from humanpose.train.simota import assign, overlap_of, places
 from humanpose.types import Sample
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 POSE = ModelSpec("t", "pose", "lite", {"joints": 19}, BODY19, (64, 64))
 
 
@@ -185,7 +183,7 @@ def test_two_trainings_do_not_share_a_folder(tmp_path, monkeypatch):
          "targets hrnet: cpm-hand has a map of the background; use cpm"),
         ({"targets": "cpm", "loss": "cpm"}, "targets cpm: lite has no map of the background"),
         ({"net": "hrnet-w32", "options": {"width": 2}, "backbone_lr": None},
-         "loss place: only lite .* use mse with hrnet-w32"),
+         "loss place: hrnet-w32 does not learn by it; use mse or cpm"),
         ({"net": "hrnet-w32", "options": {"width": 2}, "loss": "mse"},
          "backbone_lr: hrnet-w32 has no part called backbone"),
     ],
@@ -194,7 +192,7 @@ def test_what_does_not_fit_the_network_is_refused(changes, said):
     plan = recipe(skeleton="body19", **changes)
     net, spec = network_of(plan, {})
     with pytest.raises(InputError, match=said):
-        refuse_misfits(plan, net, spec)
+        validate(plan, net, spec)
 
 
 @pytest.mark.parametrize(
@@ -428,7 +426,7 @@ def test_crops_of_a_batch_have_one_of_the_sizes(samples, tmp_path):
     net = nets.create("lite", joints=19)
     fit(plan.model_copy(update={"samples": 24}), net, POSE, dataset, lambda _: {}, tmp_path / "run")
     with pytest.raises(InputError, match="sizes: 64x100: lite takes multiples of 32"):
-        refuse_misfits(recipe(sizes=[[64, 100]]), net, POSE)
+        validate(recipe(sizes=[[64, 100]]), net, POSE)
     with pytest.raises(ValidationError, match="person network sees the whole picture"):
         recipe(task="person", net="person", sizes=[[64, 64]])
 
