@@ -150,7 +150,7 @@ def test_a_wider_start_computes_what_the_narrow_net_did():
 
 
 def test_movenet_is_read_to_the_layer(data, photo):
-    """Against the file's own graph run by OpenVINO, whose int8 activations set the distance."""
+    """Against the file's own graph run by OpenVINO; its int8 rounding sets the distance."""
     import cv2
     import openvino as ov
 
@@ -160,7 +160,8 @@ def test_movenet_is_read_to_the_layer(data, photo):
     assert start_from(net, state) == []
     graph = ov.Core().read_model(path)
     peaks = [op.output(0) for op in graph.get_ordered_ops() if op.get_type_name() == "Sigmoid"]
-    options = {"INFERENCE_PRECISION_HINT": "f32"}
+    # Quantised layers computed in float32: int8 kernels saturate on a CPU without VNNI.
+    options = {"INFERENCE_PRECISION_HINT": "f32", "LP_TRANSFORMS_MODE": "NO"}
     run = ov.compile_model(ov.Model(peaks, graph.get_parameters()), "CPU", options)
     image = cv2.resize(cv2.imread(str(photo))[..., ::-1], (192, 192))[None]
     theirs = run(np.ascontiguousarray(image))[0]
@@ -171,7 +172,7 @@ def test_movenet_is_read_to_the_layer(data, photo):
             ours = torch.sigmoid(net(x)).numpy()
         return float(np.corrcoef(ours.ravel(), theirs.ravel())[0, 1])
 
-    assert likeness() > 0.85
+    assert likeness() > 0.9
     with torch.no_grad():  # a deliberate fault in one layer of the middle must show
         net.get_parameter("backbone.blocks.8.project.conv.weight").mul_(-1)
     assert likeness() < 0.6
