@@ -1,4 +1,4 @@
-"""Mark the people of a data set whom nobody annotated, with a YOLOX detector as the witness.
+"""Mark the people of a data set that have no annotation, with a YOLOX detector.
 
 COCO and LSPET annotate some of the people in a picture. A detector that learns from them must
 not be told that the others are background; `recipes/person.yaml` leaves these places out, and

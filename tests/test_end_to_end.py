@@ -49,7 +49,7 @@ def test_train_evaluate_export_predict(cli, tiny_coco, tmp_path, name):
     assert code == 0, err
     best = run / "best.safetensors"
     items = 11 if name == "lite" else 22  # its recipe repeats COCO
-    assert ("warning: no gone.json: people whom nobody annotated" in said) == (name == "person")
+    assert ("warning: no gone.json: people without annotation" in said) == (name == "person")
     assert f"{items} training items; 2 steps" in said and f"best weights: {best}" in said
 
     code, said, err = cli(

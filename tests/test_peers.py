@@ -133,7 +133,7 @@ def test_joints_above_a_cut_are_scored_though_the_hip_lies_below():
     assert _pck(matched, inside, whole) == pytest.approx(1 - 1 / (2 * len(seen)))
 
 
-def test_the_table_has_a_row_for_everybody_and_the_csv_every_figure():
+def test_the_table_has_a_row_for_every_contender_and_the_csv_every_figure():
     from table import Figure, as_csv, markdown
 
     figures = [

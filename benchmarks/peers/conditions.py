@@ -154,7 +154,7 @@ class Seen:
 
 
 def figures(data: Path, weights: Path, child: Any | None, limit: int | None) -> Iterator[Figure]:
-    """The rows of everybody who is here, in float32."""
+    """Return the rows of all contenders that are installed, in float32."""
     contenders, gone = joints.contenders(weights, child, PART)
     # Ours would be there twice: "**balanced**, int8" as well.
     contenders = {name: each for name, each in contenders.items() if "**, int8" not in name}

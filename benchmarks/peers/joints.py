@@ -41,8 +41,8 @@ PEERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
 def figures(
     data: Path, weights: Path, child: MediaPipePose | None, limit: int | None
 ) -> list[Figure]:
-    """The rows of everybody; who is not here is a row that says so."""
-    everybody, found = contenders(weights, child, PART)
+    """Return the rows of all contenders; a missing one is a row that says so."""
+    present, found = contenders(weights, child, PART)
     scored = []
     for folder in SETS:
         try:
@@ -50,7 +50,7 @@ def figures(
         except InputError as error:
             scored.append(Figure(PART, folder, note=f"left out, {error}"))
             continue
-        scored += _on_set(folder, evenly(whole, limit), everybody)
+        scored += _on_set(folder, evenly(whole, limit), present)
         if folder == "mpii_small":
             scored += _published(data, [whole.index(s) for s in evenly(whole, limit)])
     return scored + found

@@ -50,7 +50,7 @@ def markdown(figures: Sequence[Figure]) -> str:
         mine = [figure for figure in figures if figure.part == part]
         measures = list(dict.fromkeys(figure.measure for figure in mine if figure.measure))
         cells = {(figure.contender, figure.measure): str(figure) for figure in mine}
-        heads = measures or ["figures"]  # nobody is here: rows and notes all the same
+        heads = measures or ["figures"]  # no contender is here: rows and notes all the same
         lines = [f"## {part}", "", f"| | {' | '.join(heads)} |"]
         lines.append("|---" * (1 + len(heads)) + "|")
         for contender in dict.fromkeys(figure.contender for figure in mine):

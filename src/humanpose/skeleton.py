@@ -36,7 +36,7 @@ class Skeleton:
         joints: J names; the index of a name is the index of its row everywhere.
         limbs: pairs of joint indices, for drawing and PCP.
         pairs: (left, right) joint indices that a mirror exchanges.
-        sigmas: J OKS constants, or None where nobody measured them.
+        sigmas: J OKS constants, or None where they are not known.
     """
 
     name: str

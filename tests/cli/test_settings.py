@@ -167,7 +167,7 @@ def test_imported_networks_beside_the_old_ones_are_used(tmp_path: Path, monkeypa
     assert settings.inference.size == 192 and "size: 192, was boxsize" in notes
 
 
-def test_an_old_file_with_what_nobody_knows_is_told(tmp_path: Path) -> None:
+def test_an_old_file_with_unknown_keys_is_told(tmp_path: Path) -> None:
     settings, notes = load_options(written(tmp_path, "HumanPose:\n  Colour: red\n"))
     assert settings == LiveOptions() and "Colour: left out; not known" in notes
     assert load_options(written(tmp_path, "HumanPose:\n"))[0] == LiveOptions()

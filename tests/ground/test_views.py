@@ -1,4 +1,4 @@
-"""Ways to look at people: what each shows, in pictures of the promised size."""
+"""Views of people: what each shows, in pictures of the promised size."""
 
 from dataclasses import replace
 

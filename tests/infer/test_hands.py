@@ -1,4 +1,4 @@
-"""Hands: where they are looked for, and that both sides come back in the picture's own pixels."""
+"""Hands: where they are searched, and that both sides come back in the picture's own pixels."""
 
 import cv2
 import numpy as np

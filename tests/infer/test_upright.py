@@ -1,4 +1,4 @@
-"""A second look at people who are not upright."""
+"""Upright crops of people who are not upright."""
 
 from dataclasses import replace
 
@@ -49,7 +49,7 @@ def test_the_tilt_is_that_of_the_torso(degrees):
     np.testing.assert_allclose(tilts(joints, sure, torso_of(COCO17)), [degrees], atol=0.01)
 
 
-def test_hips_that_nobody_saw_say_nothing():
+def test_hips_or_shoulders_with_low_scores_give_no_tilt():
     joints = np.stack([turned(STANDING, 90)] * 3)
     scores = np.ones((3, 17), np.float32)
     scores[1, 11:13] = 0.05

@@ -100,7 +100,7 @@ def test_one_forgotten_activation_is_noticed():
     net.stage4[2].relu = torch.nn.ReLU()
     assert nonlinearity(net, SIZE) > 1e-2
     assert broken_claims(net, ["linear", "not activated"], SIZE) == ["linear", "not activated"]
-    # A net that died says the same of every picture: nobody can tell that it is not linear.
+    # A dead net gives the same output for every picture: it cannot be told from a linear one.
     for parameter in net.parameters():
         torch.nn.init.zeros_(parameter)
     assert broken_claims(net, ["not linear"], SIZE, trained=True) == []

@@ -72,7 +72,7 @@ def test_openpose_names_a_file_per_frame(tmp_path: Path) -> None:
     hips = [BODY19.index(f"{side}_hip") for side in ("left", "right")]
     assert np.allclose(joints[8, :2], truth.joints[hips].mean(0), atol=0.006)
     assert joints[8, 2] == pytest.approx(truth.scores[hips].min(), abs=1e-4)
-    assert not joints[[1, *range(19, 25)]].any()  # no neck here; nobody knows of feet
+    assert not joints[[1, *range(19, 25)]].any()  # no neck here; no feet either
 
 
 def test_openpose_holds_the_hands(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ HOURGLASS = {
 
 
 class _Learnt(Exception):
-    """Everybody is known by heart: the training may end."""
+    """Every person is learnt by heart: the training may end."""
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ class Finding:
     """Something missing or odd.
 
     Attributes:
-        level: "error": training or scoring would go wrong or fail; "warning": look at it.
+        level: "error": training or scoring would go wrong or fail; "warning": check it.
         what: it is, for a user.
         where: the persons ("picture: identifier") or pictures concerned.
         of: how many there are in all.

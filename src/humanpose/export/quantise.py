@@ -125,7 +125,7 @@ def split_concatenated(model: onnx.ModelProto) -> tuple[onnx.ModelProto, set[str
 
 
 def _keep(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
-    """Put `nodes` into `graph`, without those whose results nobody uses, nor their constants."""
+    """Put `nodes` into `graph`, without unused ones and their constants."""
     used = {output.name for output in graph.output}
     kept = []
     for node in reversed(nodes):

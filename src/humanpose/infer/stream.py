@@ -48,7 +48,7 @@ class Channel:
             try:
                 self._waiting.put(item, timeout=0.1)
                 return True
-            except queue.Full:  # the reader is slow or gone; look again
+            except queue.Full:  # the reader is slow or gone; try again
                 continue
         return False
 
@@ -144,7 +144,7 @@ class Statistics:
 
     Attributes:
         captured: frames that came.
-        results: frames that were looked at.
+        results: frames that were processed.
         dropped: frames that were not, because a newer one had come.
         capture_rate: frames per second over the last two seconds.
         result_rate: results per second over the last two seconds.
@@ -167,10 +167,10 @@ class Live:
     Attributes:
         process: the estimator's function; another one may be set at any time and acts on the next
             frame.
-        continuous: look at every frame that there is time for; else only when `look` is called.
+        continuous: process every frame that there is time for; else only when `look` is called.
         frame: the newest frame, None before the first.
         result: the newest frame with its people, None before the first.
-        over: the source has ended and everything is looked at.
+        over: the source has ended and everything is processed.
     """
 
     def __init__(self, source: Source, process: Process) -> None:
@@ -183,7 +183,7 @@ class Live:
         self._broken: Exception | None = None  # what ended the source
         self._failed: Exception | None = None  # what `process` raised last
         self._asked = self._ended = False
-        self._fresh = False  # whether `frame` is still to be looked at
+        self._fresh = False  # whether `frame` is still to be processed
         self._dropped = 0
         self._changed = threading.Condition()
         self._stop = threading.Event()
@@ -208,7 +208,7 @@ class Live:
         self.stop()
 
     def start(self) -> None:
-        """Begin to capture and to look."""
+        """Begin to capture and to process."""
         for thread in self._threads:
             thread.start()
 
@@ -230,7 +230,7 @@ class Live:
         return self._broken or self._failed
 
     def look(self) -> None:
-        """Look at one frame, the newest, though not `continuous`."""
+        """Process one frame, the newest, though not `continuous`."""
         with self._changed:
             self._asked = True
             self._fresh = self.frame is not None
@@ -278,7 +278,7 @@ class Live:
                     self.frame, self._fresh = frame, True
                     self._captures.tick()
                     self._changed.notify_all()
-        except Exception as error:  # for whoever looks: a thread has nobody to raise it to
+        except Exception as error:  # kept for `error`: a thread has no caller
             self._broken = error
         finally:
             with self._changed:
@@ -313,7 +313,7 @@ class Live:
             follower.end(self._broken)
 
     def _next(self) -> Frame | None:
-        """Wait for a frame to look at; None at the end."""
+        """Wait for a frame to process; None at the end."""
         with self._changed:
             self._changed.wait_for(
                 lambda: (

@@ -155,7 +155,7 @@ def merge_maps(maps: F32, cells: Sequence[Crop], target: Crop) -> F32:
 
 
 def torso_of(skeleton: Skeleton) -> I64:
-    """(2, 2) rows of shoulders and hips, which say how somebody lies; (0, 2) without them."""
+    """(2, 2) rows of shoulders and hips, which give the tilt of a person; (0, 2) without them."""
     there = set(_TORSO) <= set(skeleton.joints)
     rows = [skeleton.index(name) for name in _TORSO] if there else []
     return np.array(rows, np.int64).reshape(-1, 2)

@@ -71,13 +71,13 @@ def _trained(
         raise InputError(f"repeat: {', '.join(unknown)} is not among the recipe's data sets")
     training = training_parts(recipe, sets)
     marks = _marks(recipe, show)
-    everybody = [sample for samples in sets.values() for sample in samples]
-    dataset = dataset_of(recipe, spec, training, everybody, marks, show)
+    all_people = [sample for samples in sets.values() for sample in samples]
+    dataset = dataset_of(recipe, spec, training, all_people, marks, show)
     show(
         f"{len(dataset)} training items; {recipe.sized(len(dataset)).steps} steps of {recipe.batch}"
     )
 
-    shown = [sample for sample in everybody if sample.split == "validation"]
+    shown = [sample for sample in all_people if sample.split == "validation"]
 
     def score(averaged: Net) -> dict[str, float]:
         return validation_scores(averaged, spec, sets, marks, fabric)
@@ -108,7 +108,7 @@ def _silent(_: str) -> None:
 def _marks(recipe: Recipe, show: Callable[[str], None]) -> Marks:
     if recipe.marks and not resolved(recipe.marks).exists():
         show(
-            f"warning: no {recipe.marks}: people whom nobody annotated count as background "
+            f"warning: no {recipe.marks}: people without annotation count as background "
             "(recipes/mark_people.py makes it)"
         )
         return {}
@@ -119,11 +119,11 @@ def dataset_of(
     recipe: Recipe,
     spec: ModelSpec,
     parts: dict[str, list[Sample]],
-    everybody: list[Sample],
+    all_people: list[Sample],
     marks: Marks,
     show: Callable[[str], None],
 ) -> PoseDataset | PersonDataset:
-    """The training data of `recipe` from `parts` of its sets, in whose pictures `everybody` is."""
+    """The training data of `recipe` from `parts` of its sets, whose pictures show `all_people`."""
     if recipe.task == "person":
         return PersonDataset(
             repeated({name: pictures_of(part, marks) for name, part in parts.items()}, recipe),
@@ -150,7 +150,7 @@ def dataset_of(
         seed=recipe.seed,
         targets=targets,
         taught=recipe.distil > 0,
-        all_people=everybody,
+        all_people=all_people,
         sizes=recipe.sizes,
     )
 
@@ -177,7 +177,7 @@ def training_parts(recipe: Recipe, sets: dict[str, list[Sample]]) -> dict[str, l
     """The training part of each set, or as many persons of it as the recipe wants.
 
     Raises:
-        InputError: there is nobody to train on.
+        InputError: there are no people to train on.
     """
     parts = {name: [s for s in sets[name] if s.split == "train"] for name in sets}
     if not any(parts.values()):

@@ -51,7 +51,7 @@ class Recipe(BaseModel):
     boxes: Literal["own", "hrnet", "cpm"] = Field(
         "own", description="the sets' boxes, or squares by centre and scale: data.dataset"
     )
-    marks: str | None = Field(None, description="JSON of people nobody annotated (person task)")
+    marks: str | None = Field(None, description="JSON of people without annotation (person task)")
     augment: Augmentation = Augmentation()
     mosaic: float = Field(0.0, ge=0, le=1, description="chance of four pictures in one input")
 

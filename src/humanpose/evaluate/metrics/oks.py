@@ -94,7 +94,7 @@ def keypoint_ap(pictures: Sequence[PosePicture], skeleton: Skeleton) -> tuple[Sc
     AP: mean over the OKS thresholds 0.50, 0.55 ... 0.95 of the 101-point area under precision and
     recall, with the 20 best finds of a picture. Crowds and persons without an annotated joint are
     ignored; so are, for medium (32^2 to 96^2 px of area) and large people, those of other sizes.
-    NaN where there is nobody to find. Equals pycocotools' COCOeval.
+    NaN where there is no person to find. Equals pycocotools' COCOeval.
     """
     ranked = [np.argsort(-picture.scores, kind="stable")[:_MAX_FINDS] for picture in pictures]
     pairs = [_pairs(p, rows, skeleton) for p, rows in zip(pictures, ranked, strict=True)]
@@ -140,6 +140,6 @@ def _pairs(picture: PosePicture, rows: np.ndarray, skeleton: Skeleton) -> F64:
     joints = picture.joints[rows, None]
     low = (picture.boxes[:, :2] - picture.boxes[:, 2:])[:, None]
     high = (picture.boxes[:, :2] + 2 * picture.boxes[:, 2:])[:, None]
-    nobody = np.asarray(np.isnan(picture.truth).any(-1).all(-1))
-    truth = np.where(nobody[:, None, None], np.clip(joints, low, high), picture.truth)
+    empty = np.asarray(np.isnan(picture.truth).any(-1).all(-1))
+    truth = np.where(empty[:, None, None], np.clip(joints, low, high), picture.truth)
     return oks(similarities(joints, truth, picture.area, skeleton))
