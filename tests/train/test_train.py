@@ -286,7 +286,7 @@ def test_person_loss_is_least_at_the_truth(samples):
     for name, other in (("box", box[None] * 1.2), ("object", -sure), ("kind", -sure)):
         worse, _ = person_loss(raw | {name: other}, batch)
         assert worse > good + 0.05, name
-    # Where somebody may be whom nobody annotated, a find costs nothing.
+    # A find in a marked place, a possible person without annotation, costs nothing.
     lone = sure.clone()
     lone[0, 0] = 9.0
     wrong, _ = person_loss(raw | {"object": lone}, batch)

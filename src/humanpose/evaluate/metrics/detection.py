@@ -34,8 +34,8 @@ class Picture:
 def detection_scores(pictures: Sequence[Picture], *, threshold: float = 0.5) -> list[Score]:
     """Return recall and AP at IoU `threshold` over all pictures.
 
-    Finds take people as in `match_finds`. A find that takes no person and lies with more than half of
-    its area in a place to ignore leaves the list.
+    Finds take people as in `match_finds`. A find that takes no person and lies with more than half
+    of its area in a place to ignore leaves the list.
 
     Returns:
         "recall" over counted people (finds of any score that is given), and "AP", see
