@@ -121,17 +121,18 @@ def card(
     if in_int8:
         size += f", {path.with_suffix('.int8.onnx').stat().st_size / 1e6:.2f} MB in INT8"
     options = " --marks runs/marks.json" if spec.task == "person" else " --tta none"
-    one_look = "" if spec.task == "person" else ", without test-time augmentation"
+    kind = "detector" if spec.task == "person" else "pose network"
+    plain = "" if spec.task == "person" else ", without test-time augmentation"
     lines = [
         f"# {spec.name}",
         "",
-        f"A {spec.task} network: `{spec.net}`, input {spec.input[0]}x{spec.input[1]}, {size}.",
+        f"A {kind}: `{spec.net}`, input {spec.input[0]}x{spec.input[1]}, {size}.",
         "",
         f"- Recipe: {spec.recipe}; {made}",
         f"- Data: the training parts of {', '.join(spec.data)}",
         *(f"- Licence of {part}: {text}" for part, text in spec.licences.items()),
         "",
-        f"Scores on the validation parts ({', '.join(PARTS[name] for name in scores)}){one_look}:",
+        f"Scores on the validation parts ({', '.join(PARTS[name] for name in scores)}){plain}:",
         "",
         "| data | rule | float32, % |" + " INT8, % |" * bool(in_int8),
         "|---|---|---|" + "---|" * bool(in_int8),
@@ -181,7 +182,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="folder of `humanpose train`")
     parser.add_argument("--data", action="append", required=True, metavar="NAME[=PATH]")
     parser.add_argument("--marks")
-    parser.add_argument("--threshold", type=float, help="of a person network")
+    parser.add_argument("--threshold", type=float, help="least score of a detector")
     parser.add_argument("--input", type=input_size, help="WIDTHxHEIGHT or side, if not as trained")
     parser.add_argument("--tta", default="", help="its test-time augmentation: ModelSpec.tta")
     parser.add_argument("--detector-size", type=int, default=0, help="ModelSpec.detector_size")

@@ -427,7 +427,7 @@ def test_crops_of_a_batch_have_one_of_the_sizes(samples, tmp_path):
     fit(plan.model_copy(update={"samples": 24}), net, POSE, dataset, lambda _: {}, tmp_path / "run")
     with pytest.raises(InputError, match="sizes: 64x100: lite takes multiples of 32"):
         validate(recipe(sizes=[[64, 100]]), net, POSE)
-    with pytest.raises(ValidationError, match="person network sees the whole picture"):
+    with pytest.raises(ValidationError, match="a detector sees the whole picture"):
         recipe(task="person", net="person", sizes=[[64, 64]])
 
 

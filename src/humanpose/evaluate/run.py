@@ -41,7 +41,7 @@ T = TypeVar("T")
 Progress = Callable[[Sequence[T]], Iterable[T]]
 
 FLOOR = "floor"
-_MIN_HEIGHT = 64.0  # picture pixels; smaller people do not count in scores of person networks
+_MIN_HEIGHT = 64.0  # picture pixels; smaller people do not count in scores of detectors
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,7 +147,7 @@ def load_network(
 ) -> Candidate:
     """Load a network by built-in name or file.
 
-    `threshold` is the least score of a person network's finds; its own if not given.
+    `threshold` is the least score of a detector's finds; its own if not given.
     """
     from humanpose.api import load_model
 

@@ -25,7 +25,7 @@ class Detector:
     """Boxes of the people in a picture.
 
     Args:
-        runtime: the person network.
+        runtime: of the detector.
         spec: its description; `input` is the size that `runtime` was loaded for.
         threshold: least score; None = the spec's.
     """

@@ -159,7 +159,7 @@ def read_sets(recipe: Recipe) -> dict[str, list[Sample]]:
     """Samples of the recipe's data sets by name; a pack's go to the sets it was made of.
 
     Raises:
-        InputError: a set cannot be read, or a pack is to train a person network, for which the
+        InputError: a set cannot be read, or a pack is to train a detector, for which the
             pictures that it cuts people out of would be needed whole.
     """
     sets: dict[str, list[Sample]] = {}

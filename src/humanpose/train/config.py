@@ -110,7 +110,7 @@ class Recipe(BaseModel):
         if self.loss == "place" and self.targets == "cpm":
             raise ValueError("targets cpm have a background, which loss place does not know")
         if self.sizes and self.task == "person":
-            raise ValueError("sizes are of crops; a person network sees the whole picture")
+            raise ValueError("sizes are of crops; a detector sees the whole picture")
         if self.hardest and self.loss == "place":
             raise ValueError("hardest counts with loss mse or cpm, not with place")
         return self
