@@ -170,7 +170,7 @@ class PoseEstimator:
 
     @functools.cached_property
     def _models(self) -> list[dict[str, Any]]:
-        """What a record says of the networks; hashing their files takes a while."""
+        """Describe the networks for a record; hashing their files takes a while."""
         return [
             {
                 "name": spec.name,

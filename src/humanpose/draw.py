@@ -177,7 +177,7 @@ def contact_sheet(images: Sequence[U8], columns: int, cell: tuple[int, int]) -> 
 
 @dataclass(frozen=True, slots=True)
 class DrawStyle:
-    """How frames are drawn; raises an InputError naming a field whose value is not allowed."""
+    """Drawing options; raises an InputError naming a field whose value is not allowed."""
 
     view: str = option(
         "boxes",

@@ -150,7 +150,7 @@ def publish(part: Path, path: Path) -> None:
 
 
 def output_error(path: str | Path, error: Exception) -> OutputError:
-    """What to tell a user when writing `path` failed with `error`."""
+    """Return the message for a user: writing `path` failed with `error`."""
     path = Path(path)
     code = getattr(error, "errno", None)
     if code in _FULL:
@@ -177,7 +177,7 @@ def _reason(error: Exception) -> str:
 
 
 def input_error(path: str | Path, error: OSError) -> InputError:
-    """What to tell a user when reading `path` failed with `error`."""
+    """Return the message for a user: reading `path` failed with `error`."""
     if isinstance(error, FileNotFoundError):
         return InputError(f"{path} does not exist")
     if isinstance(error, IsADirectoryError):

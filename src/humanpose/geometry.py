@@ -22,7 +22,7 @@ _BLURRED_FROM = 1.5  # what is left to shrink; the detector sees people in textu
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Crop(ShapeRepr):
-    """Where a network's input lies in its picture; the only carrier of that knowledge.
+    """The part of a picture that a network sees, and the affine map between the two.
 
     Attributes:
         matrix: (2, 3) float64, picture pixel -> crop pixel, pixel centres at whole numbers.

@@ -164,7 +164,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _wrong(record: Record, n_joints: int) -> str:
-    """What is wrong with a frame's record; "" if nothing is."""
+    """Return the error in a frame's record; "" if it is valid."""
     for key, kind in _FRAME_KINDS.items():
         if not isinstance(record.get(key), kind):
             return f"{key!r} is missing or of the wrong kind"

@@ -29,7 +29,7 @@ _MIDDLE = {"pelvis": ("left_hip", "right_hip"), "thorax": ("left_shoulder", "rig
 
 @dataclass(frozen=True, slots=True)
 class Skeleton:
-    """Which joints there are and how they hang together.
+    """Names of joints, limbs between them and left-right pairs.
 
     Attributes:
         name: of the joint set, e.g. "coco17".

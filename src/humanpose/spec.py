@@ -30,7 +30,7 @@ _TTA = rf"(?:{_ITEM}(?:,{_ITEM})*)?"
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """How to feed a network and how to read its output.
+    """Settings to feed a network and to decode its output.
 
     Attributes:
         name: of the weights, e.g. "balanced".

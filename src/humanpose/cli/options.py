@@ -26,7 +26,7 @@ _METAVARS = {int: "N", float: "X", str: "NAME"}
 
 @dataclass(frozen=True, slots=True)
 class OutputOptions:
-    """Which results are written, and where to."""
+    """Options of results: kinds and folder."""
 
     save: str | None = option(
         None,
@@ -45,7 +45,7 @@ class OutputOptions:
 
 @dataclass(frozen=True, slots=True)
 class SourceOptions:
-    """How moving sources are opened; see `media.sources.open_source`."""
+    """Options of moving sources; see `media.sources.open_source`."""
 
     rate: float | None = option(None, "Frames/s of numbered pictures; 25 if not given.", min=0.01)
     topic: str | None = option(None, "Topic of a ROS recording, where several have pictures.")

@@ -1,4 +1,4 @@
-"""Check a data set: count what it holds, find what is missing or odd."""
+"""Check a data set: count its persons, find missing and unusual annotations."""
 
 from __future__ import annotations
 

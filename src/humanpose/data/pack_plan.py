@@ -177,7 +177,7 @@ def common_skeleton(skeletons: Sequence[Skeleton]) -> tuple[Skeleton, list[list[
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """Everything that decides what a pack will hold.
+    """Plan of a pack: everything that determines its content.
 
     Attributes:
         samples: N persons, those of one picture together.

@@ -99,7 +99,7 @@ class Truth:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What to score, and by which toolkit's rules.
+    """Options of scoring: rules, thresholds and conventions.
 
     Attributes:
         scores: of SCORES, besides the data set's own.

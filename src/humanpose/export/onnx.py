@@ -42,7 +42,7 @@ _IN_FLOAT = (0.0, 0.2, 0.4)
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """How far an exported network lies from the torch one, on the same crops.
+    """Differences of an exported network from the torch one, on the same crops.
 
     Attributes:
         runtime: back-end and precision.

@@ -1,1 +1,1 @@
-"""From pictures to joints: runtimes, detector, estimator, pipeline. No torch."""
+"""Inference: runtimes, detector, estimator, pipeline. No torch."""

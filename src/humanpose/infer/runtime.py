@@ -63,7 +63,7 @@ def load(
 
 
 def chosen(path: Path, options: InferenceOptions) -> Path:
-    """Of a network's two forms, NAME.onnx and NAME.int8.onnx beside it, that which to `load`.
+    """Return which form of a network to `load`: NAME.onnx, or NAME.int8.onnx beside it.
 
     "int8" asks for the second. So does "auto" for OpenVINO on an x86-64 CPU, where it was measured
     to gain. Of another file than NAME.onnx there is one form only: itself.
@@ -87,7 +87,7 @@ def read_spec(path: Path) -> ModelSpec:
 
 
 def cache_folder(options: InferenceOptions) -> Path | None:
-    """Where compiled models are kept, or None if nothing can or shall be kept."""
+    """Return the folder of compiled models, or None without a cache."""
     if options.cache == "":
         return None
     if options.cache is not None:
@@ -154,7 +154,7 @@ class _OpenVino:
         return dict(zip(self._names, found, strict=True))
 
     def ready(self, count: int, height: int, width: int) -> _Call:
-        """What runs `count` crops of that size."""
+        """Return the call for `count` crops of that size."""
         shape = (count if count <= _FIXED else -1, height, -1 if self._any_width else width, 3)
         with self._preparing:
             if shape not in self._calls:
@@ -270,7 +270,7 @@ def _openvino_precision(core: Any, device: str, wanted: str) -> str:
 
 
 def _of_file(path: Path, spec: ModelSpec, wanted: str, precision: str) -> str:
-    """What a network is said to compute in whose unquantised layers use `precision`.
+    """Return the precision label: "int8" of a quantised file, else `precision`.
 
     Raises:
         InputError: INT8 is wanted of a file that is not quantised.

@@ -156,7 +156,7 @@ class Smoother:
 
 
 def smoothed(frames: Iterable[Frame], smoothing: Smoothing | None) -> Iterator[Frame]:
-    """All `frames`, in order, their people steadied; with Rts each comes `lag` seconds late."""
+    """Yield all `frames` in order, joints smoothed; with Rts each is `lag` seconds late."""
     if smoothing is None:
         yield from frames
     elif isinstance(smoothing, Rts):
@@ -200,7 +200,7 @@ def _released(frame: Frame, filters: dict[int, _Kalman]) -> Frame:
 
 
 class _Filter:
-    """What the filters of one track share: which joints were seen when, how large the person is."""
+    """State that the filters of one track share: times of seen joints, size of the person."""
 
     def __init__(self, smoothing: Any, skeleton: Skeleton) -> None:
         self.settings = smoothing

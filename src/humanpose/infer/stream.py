@@ -125,7 +125,7 @@ def _mapped(items: Generator[A, None, None], work: Callable[[A], B]) -> Iterator
 
 
 class Source(Protocol):
-    """What `Live` asks of a source; `media.sources.Source` has more to tell."""
+    """Interface of a source for `Live`; `media.sources.Source` implements it."""
 
     live: bool
 
@@ -140,7 +140,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """How a `Live` is doing.
+    """Statistics of a `Live`.
 
     Attributes:
         captured: frames that came.
@@ -226,7 +226,7 @@ class Live:
 
     @property
     def error(self) -> Exception | None:
-        """What ended the source, else what `process` raised at the newest frame, else None."""
+        """Error that ended the source, else that of `process` at the newest frame, else None."""
         return self._broken or self._failed
 
     def look(self) -> None:

@@ -202,7 +202,7 @@ def _middle(box: F32) -> F64:
 
 @dataclass(frozen=True, slots=True)
 class TrackingOptions:
-    """How people are followed from frame to frame.
+    """Tracking options.
 
     Raises:
         InputError: if there is no such smoothing, or the values do not go together.
@@ -225,7 +225,7 @@ class TrackingOptions:
             raise InputError("smoothing and a resting detector need tracking")
 
     def method(self, *, live: bool) -> Smoothing | None:
-        """How the joints of a source that is `live` or not are steadied; None = not at all."""
+        """Return the smoothing of a source, `live` or not; None = no smoothing."""
         if not isinstance(self.smoothing, str):
             return self.smoothing
         usual = "kalman" if live and self.track else "none"

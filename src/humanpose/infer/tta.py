@@ -78,7 +78,7 @@ class TestTimeAugmentation:
         return cls(**values)
 
     def __str__(self) -> str:
-        """What `parse` reads."""
+        """Return the text that `parse` reads."""
         items = ["flip"] if self.flip else []
         items += [f"scales={self.scales}"] if self.scales else []
         items += [f"upright={self.upright:g}"] if self.upright else []

@@ -59,7 +59,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """How to measure.
+    """Options of a measurement.
 
     Attributes:
         source: a video or a picture; "" for a made-up picture.

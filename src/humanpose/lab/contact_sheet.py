@@ -31,7 +31,7 @@ _OUTSIDE = (110, 110, 110)  # beyond the picture's edge
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Which samples to show, and how to turn them.
+    """Selection of samples, and rotation of their crops.
 
     Attributes:
         data_set: only of this one; "" = of all.

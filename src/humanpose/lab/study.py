@@ -102,9 +102,9 @@ def carry_out(
     show: Callable[[str], None],
     finished: Callable[[list[Row], list[Point]], None],
 ) -> None:
-    """Run what of `study` has no row in `folder` yet; `finished` is told of all rows each time.
+    """Run trainings of `study` without a row in `folder`; call `finished` with all rows each time.
 
-    A run that was cut off goes on from its checkpoint in `folder`/runs. One that fails does not
+    An interrupted run continues from its checkpoint in `folder`/runs. One that fails does not
     end the others: its error is raised when they are done.
 
     Raises:
@@ -172,7 +172,7 @@ def _key(row: Row | Point) -> tuple[str, str, int]:
 
 
 def refuse_broken(study: Study, variants: set[str]) -> None:
-    """Raise an InputError if one of `variants` is not what it claims, or sets what does nothing."""
+    """Raise an InputError if a claim of `variants` does not hold, or a key has no effect."""
     sets: dict[str, list[Sample]] = {}
     for name in study.variants:
         if name in variants:

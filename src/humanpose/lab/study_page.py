@@ -1,4 +1,4 @@
-"""What a study found: its table, a plot of all variants and one of each, and a page of them."""
+"""Results of a study: table, a plot of all variants, a plot of each, and an HTML page."""
 
 from __future__ import annotations
 

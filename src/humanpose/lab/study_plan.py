@@ -37,7 +37,7 @@ class Variant(BaseModel):
 
 
 class Study(BaseModel):
-    """What `humanpose study` runs; `recipes/ablation_hrnet.yaml` is one."""
+    """The YAML file of `humanpose study`, such as `recipes/ablation_hrnet.yaml`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -1,4 +1,4 @@
-"""From a recipe to a trained network: joins data, nets, scoring and the loop."""
+"""Train a network from a recipe: join data, nets, scoring and the loop."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _trained(
 
 
 def _silent(_: str) -> None:
-    """What a process shows that is not the first."""
+    """Print nothing: for processes other than the first."""
 
 
 def _marks(recipe: Recipe, show: Callable[[str], None]) -> Marks:

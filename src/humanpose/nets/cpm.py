@@ -49,7 +49,7 @@ def _wide(stage: int) -> Steps:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """What distinguishes one net of the family.
+    """Variant of the CPM family.
 
     Attributes:
         joints: maps without background, by default.

@@ -205,7 +205,7 @@ class PersonNet(Net):
         return found
 
     def outputs(self, image: Tensor) -> dict[str, Tensor]:
-        """What the exported graph returns: `boxes` (N, A, 5): x, y of the corner, width, height in
+        """Output of the exported graph: `boxes` (N, A, 5): x, y of the corner, width, height in
         input pixels, and score in [0, 1].
         """
         found = self(image)

@@ -29,7 +29,7 @@ INITS = ("official", "kaiming", "fixup")
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """What the ablations exchange: the normalisation, the activation, and biases."""
+    """Choices of the ablations: normalisation, activation, and biases."""
 
     norm: str
     activation: str
@@ -61,7 +61,7 @@ class _Residual(nn.Module):
     relu: nn.Module
 
     def branch(self, x: Tensor) -> Tensor:
-        """What is added to the shortcut."""
+        """Return the residual, to be added to the shortcut."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:

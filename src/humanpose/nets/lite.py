@@ -246,7 +246,7 @@ class Lite(Net):
         return logits
 
     def outputs(self, image: Tensor) -> dict[str, Tensor]:
-        """What the exported graph returns: `maps` in [0, 1], see `likelihood`."""
+        """Output of the exported graph: `maps` in [0, 1], see `likelihood`."""
         return {"maps": likelihood(self(image))}
 
     def prepare(self) -> None:

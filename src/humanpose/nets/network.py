@@ -1,4 +1,4 @@
-"""What training and export ask of a network: the base class of all networks."""
+"""Base class of all networks: the interface for training and export."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Options = dict[str, Any]  # of `nets.create`
 
 
 class Net(nn.Module):
-    """A network whose call gives what it is trained by.
+    """Base class of networks; a call returns the outputs of training.
 
     Attributes:
         stages: how many stages give maps.
@@ -36,7 +36,7 @@ class Net(nn.Module):
     wider = False
 
     def trained_maps(self, image: Tensor) -> list[Tensor] | dict[str, Tensor]:
-        """Return what a loss judges: the maps of every stage (N, K, h, w), or raw maps by name.
+        """Return the inputs of a loss: the maps of every stage (N, K, h, w), or raw maps by name.
 
         Args:
             image: normalised, (N, 3, H, W).

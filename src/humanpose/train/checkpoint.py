@@ -137,7 +137,7 @@ def _refuse_other(path: Path, saved: dict[str, Any], recipe: Recipe) -> None:
 
 
 def _plain(recipe: Recipe) -> dict[str, Any]:
-    """What of `recipe` must stay as it is; of the data sets, which may move, their names."""
+    """Return the keys of `recipe` that a resumed run must keep; of data sets only the names."""
     tree = recipe.model_dump(mode="json", exclude=set(_FREE))
     return tree | {"data": [entry.partition("=")[0] for entry in recipe.data]}
 

@@ -24,7 +24,7 @@ MACHINE = ("threads", "workers", "compile", "checkpoint_every", "log_every", "lo
 
 
 class Recipe(BaseModel):
-    """What to train, on what, and how; `recipes/*.yaml` are examples.
+    """Recipe of a training; `recipes/*.yaml` are examples.
 
     `start`, `data` and `marks` may name environment variables ($HUMANPOSE_DATA/...).
     """

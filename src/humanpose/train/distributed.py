@@ -29,7 +29,7 @@ _NEVER = 2**31 - 1  # bytes; the parameter is an int
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a training runs.
+    """Devices and processes of a training.
 
     Attributes:
         devices: processes on each machine.
@@ -79,7 +79,7 @@ def launch(recipe: Recipe, folder: Path, place: Place = Place()) -> Fabric:
 
 
 def shared(count: Tensor, fabric: Fabric) -> Tensor:
-    """What a process divides its sum by so that the mean over processes is the batch's mean.
+    """Return the divisor of a process's sum: then the mean over processes is the batch's mean.
 
     Args:
         count: of this process's part of the batch, a scalar without gradient.

@@ -126,7 +126,7 @@ def squared_loss(maps: Tensor, target: Tensor, weight: Tensor, *, hardest: int =
 
 
 def pose_loss(logits: Tensor, batch: Batch, share: Share = alone) -> tuple[Tensor, Parts]:
-    """Where a joint is, and whether the net should be believed.
+    """Loss of a joint's place and of its score.
 
     Place: cross-entropy between the soft-max over the map and the Gaussian target, for joints
     inside the crop. Score: binary cross-entropy of the peak logit against how near the peak is

@@ -1,4 +1,4 @@
-"""Which samples each step sees: a function of (seed, epoch, step, rank) alone."""
+"""Order of samples: a function of (seed, epoch, step, rank) alone."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Order:
             yield [(epoch, int(i), *size) for i in whole[self.part]]
 
     def _size(self, step: int) -> tuple[int, ...]:
-        """Which of the recipe's sizes the batch of `step` has; nothing where there are none."""
+        """Return (index into `sizes`,) of the batch of `step`; () if the recipe has no `sizes`."""
         if not self.recipe.sizes:
             return ()
         lot = np.random.default_rng((self.recipe.seed, _LOT, step))

@@ -98,7 +98,7 @@ def _varint(content: bytes, at: int) -> tuple[int, int]:
 
 
 def unsnappy(packed: bytes) -> bytes:
-    """What `packed` holds in snappy's raw format.
+    """Decompress `packed`, snappy's raw format.
 
     Raises:
         FormatError: damaged.

@@ -109,7 +109,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _refusal(error: Exception) -> str:
-    """What torch said, in a few words; names the global that it does not take."""
+    """Shorten torch's error message; name the global that it refuses."""
     said = printable(" ".join(str(error).split()), 2000)
     if named := re.search(r"(?:GLOBAL|class) ([\w.]+)", said):
         return f"asks for {named[1]}, which is refused"

@@ -144,7 +144,7 @@ class Session:
 
     @property
     def busy(self) -> str:
-        """What is loading or opening, "" if nothing is."""
+        """Name what is being loaded or opened, "" if nothing."""
         waits = []
         if self._networks.busy:
             waits.append(f"loading {self.options.inference.model}")

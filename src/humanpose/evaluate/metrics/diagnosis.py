@@ -1,4 +1,4 @@
-"""What lies behind a score: swapped and missed joints, calibration, a predictor without input."""
+"""Diagnosis of a score: swapped and missed joints, calibration, a constant predictor."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def swaps_and_misses(
 
 
 def constant_predictor(truth: F32, centre: F32, side: F64) -> F32:
-    """Return (N, J, 2) joints predicted without a picture: the floor under every score.
+    """Return (N, J, 2) joints of the constant predictor, which ignores the picture.
 
     Each joint stands at its mean position over all persons of `truth` (N, J, 2) themselves, none
     left out, in the frame of the person: (joint - `centre` (N, 2)) / `side` (N,).

@@ -1,4 +1,4 @@
-"""Where frames go. `VideoSink` lives in `sinks.video`, which alone imports PyAV.
+"""Sinks of frames. `VideoSink` lives in `sinks.video`, which alone imports PyAV.
 
 A sink is a context manager with `write(frame)`. Leaving it normally completes its file; leaving it
 by an error leaves nothing under the file's name.

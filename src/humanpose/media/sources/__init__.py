@@ -1,4 +1,4 @@
-"""Where frames come from. Only the modules of the single sources import their codecs."""
+"""Sources of frames. Only the modules of the single sources import their codecs."""
 
 from humanpose.media.sources.address import (
     InputItem,

@@ -1,4 +1,4 @@
-"""From the text that names a source to its kind, its files, its frames and its results' names."""
+"""Parse the text of a source: its kind, files, frames and the names of its results."""
 
 from __future__ import annotations
 
