@@ -65,7 +65,8 @@ class PoseEstimator:
     ) -> None:
         if model is not None:
             changes["model"] = model
-        options = dataclasses.replace(options or InferenceOptions(), **changes)
+        options = options or InferenceOptions()
+        options = dataclasses.replace(options, **changes) if changes else options
         self._options, self._profile = options, profile
         self._networks: list[Network] = []
         detector = None
@@ -147,8 +148,7 @@ class PoseEstimator:
 
     def process(self, frame: Frame) -> Frame:
         """`frame` with the people found in it."""
-        frame = dataclasses.replace(frame, people=self.finder.find(frame.image))
-        return frame if self._hands is None else self._hands(frame)
+        return self._with_hands(dataclasses.replace(frame, people=self.finder.find(frame.image)))
 
     def _with_hands(self, frame: Frame) -> Frame:
         return frame if self._hands is None else self._hands(frame)
@@ -164,7 +164,8 @@ class PoseEstimator:
 
     def header(self, source: str, smoothing: Smoothing | None = None) -> dict[str, Any]:
         """Return the first line of a result record about `source`."""
-        how, fields = smooth.described(smoothing), dataclasses.asdict(self._options)
+        how = None if smoothing is None else smooth.described(smoothing)
+        fields = dataclasses.asdict(self._options)
         options = {k: str(v) if isinstance(v, Path) else v for k, v in fields.items()}
         return results.header(self.skeleton, self._models, source, how, options)
 

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from humanpose.cli.options import with_options
-from humanpose.cli.progress import progress_bar
+from humanpose.cli.options import INTO, comma_list, with_options
+from humanpose.cli.terminal import progress_bar
+from humanpose.errors import InputError
 from humanpose.types import option
 
 
@@ -38,12 +39,7 @@ class BenchOptions:
     frames: int = option(300, "Process the first N frames of the video.", min=1)
     rounds: int = option(5, "Repeat every combination N times.", min=1)
     split: str = option("validation", "Part of --data: validation, train, test or all.")
-    output: Path = option(
-        Path("humanpose-bench"),
-        "Folder for the results.",
-        metavar="DIR",
-        flags=("--output", "-o"),
-    )
+    output: Path = option(Path("humanpose-bench"), "Folder for the results.", **INTO)
     plots: bool = option(True, "Draw the plots.")
     force: bool = option(False, "Replace existing results.", flags=("--force",))
     quiet: bool = option(False, "Print no progress and no table.", flags=("--quiet", "-q"))
@@ -68,13 +64,13 @@ def bench(
     from humanpose.lab.bench_child import frames_of
 
     wanted = benches.combinations(
-        _list(options.models),
+        comma_list(options.models),
         detector=options.detector,
         sizes=_numbers("sizes", options.sizes),
-        runtimes=_list(options.runtimes),
-        precisions=_list(options.precisions),
+        runtimes=comma_list(options.runtimes),
+        precisions=comma_list(options.precisions),
         threads=_numbers("threads", options.threads),
-        devices=_list(options.device),
+        devices=comma_list(options.device),
     )
     names = [data_path(entry)[0] for entry in data or ()]
     bench_report.prepare(options.output, names, force=options.force, with_plots=options.plots)
@@ -102,14 +98,8 @@ def bench(
     typer.echo(advice)
 
 
-def _list(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def _numbers(name: str, text: str) -> tuple[int, ...]:
-    from humanpose.errors import InputError
-
+def _numbers(name: str, text: str) -> list[int]:
     try:
-        return tuple(int(part) for part in _list(text))
+        return [int(part) for part in comma_list(text)]
     except ValueError as error:
         raise InputError(f"--{name} {text!r}: write whole numbers with commas between") from error

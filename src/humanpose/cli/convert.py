@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from humanpose.cli.options import Force, names_in
+
 
 def convert(
     record: Annotated[
@@ -23,21 +25,16 @@ def convert(
         Path | None,
         typer.Option("--output", "-o", metavar="DIR", help="Folder; the record's if not given."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
+    force: Force = False,
 ) -> None:
     """Write other record formats from a JSON-lines record.
 
     A record whose writer was killed ends with the last whole frame; a line says so.
     """
-    from humanpose.errors import InputError
     from humanpose.media.sinks import FORMATS, prepare_record
     from humanpose.results import read_records
 
-    names = [name.strip() for name in save.split(",") if name.strip()]
-    unknown = sorted(set(names) - FORMATS.keys())
-    if unknown or not names:
-        what = ", ".join(unknown) or "nothing"
-        raise InputError(f"--save {what}: choose from {', '.join(FORMATS)}")
+    names = names_in("--save", save, FORMATS)
     _, frames = read_records(record)
     base = (output or record.parent) / record.name.removesuffix(".part")
     paths = {kind: prepare_record(kind, base, force=force) for kind in names}

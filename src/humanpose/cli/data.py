@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from humanpose.cli.progress import progress, progress_bar
+from humanpose.cli.options import Changes, with_options
+from humanpose.cli.terminal import progress, progress_bar
 from humanpose.errors import EXIT_USAGE, InputError, OutputError
+from humanpose.types import option
 
 if TYPE_CHECKING:
     from humanpose.data.check import Finding
@@ -23,7 +26,21 @@ app = typer.Typer(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """Options of `humanpose data build`."""
+
+    raw: bool = option(False, "Store pixels, not JPEG: faster, ten times larger.", flags=("--raw",))
+    teacher: str | None = option(
+        None, "Also store this pose network's maps per person.", metavar="WEIGHTS"
+    )
+    workers: int = option(0, "Threads; 0 = as many as there are cores.", min=0)
+    force: bool = option(False, "Replace FILE.", flags=("--force",))
+    quiet: bool = option(False, "Print no progress and no summary.", flags=("--quiet", "-q"))
+
+
 @app.command()
+@with_options()
 def build(
     recipe: Annotated[
         Path, typer.Argument(metavar="RECIPE", help="A YAML file such as recipes/mpii_lsp.yaml.")
@@ -32,24 +49,8 @@ def build(
         Path,
         typer.Option("--output", "-o", metavar="FILE", help="NAME.json; HDF5 files go beside it."),
     ],
-    raw: Annotated[
-        bool, typer.Option("--raw", help="Store pixels instead of JPEG: faster, ten times larger.")
-    ] = False,
-    teacher: Annotated[
-        str | None,
-        typer.Option(metavar="WEIGHTS", help="Also store this pose network's maps per person."),
-    ] = None,
-    workers: Annotated[
-        int, typer.Option(min=0, help="Threads; 0 = as many as there are cores.")
-    ] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Replace FILE.")] = False,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Change a value of the recipe: box=192; repeatable."
-        ),
-    ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")] = False,
+    changes: Changes = None,
+    options: BuildOptions = BuildOptions(),
 ) -> None:
     """Cut the people of data sets out of their pictures into a pack for training.
 
@@ -59,19 +60,18 @@ def build(
     from humanpose.train.config import load_yaml
 
     plan = load_yaml(recipe, tuple(changes or ()), packing.PackRecipe)
-    if raw:
+    if options.raw:
         plan = plan.model_copy(update={"raw": True})
-    with progress_bar(quiet) as bar:
+    with progress_bar(options.quiet) as bar:
         task = bar.add_task("persons", total=None)
         made = packing.build(
-            plan,
-            output,
-            force=force,
-            workers=workers,
-            teacher=teacher,
+            *(plan, output),
+            force=options.force,
+            workers=options.workers,
+            teacher=options.teacher,
             progress=lambda done, of: bar.update(task, completed=done, total=of),
         )
-    if quiet:
+    if options.quiet:
         return
     if made["kept"]:
         typer.echo(f"went on after {made['kept']:,} persons of an unfinished build")
@@ -86,7 +86,21 @@ def build(
         typer.echo(f"  {part:<24}{persons:8,}")
 
 
+@dataclass(frozen=True, slots=True)
+class CheckOptions:
+    """Options of `humanpose data check`."""
+
+    pictures: bool = option(
+        False, "Decode every picture, not only its header.", flags=("--pictures",)
+    )
+    compat: str = option("", "Read as an old system did: cpm (flic), readme (lsp).")
+    json: Path | None = option(None, "Write counts and findings with all persons.", metavar="FILE")
+    force: bool = option(False, "Replace FILE.", flags=("--force",))
+    quiet: bool = option(False, "Print errors and warnings only.", flags=("--quiet", "-q"))
+
+
 @app.command()
+@with_options()
 def check(
     sets: Annotated[
         list[str],
@@ -96,34 +110,19 @@ def check(
             "$HUMANPOSE_DATA.",
         ),
     ],
-    pictures: Annotated[
-        bool, typer.Option("--pictures", help="Decode every picture, not only its header.")
-    ] = False,
-    compat: Annotated[
-        str, typer.Option(help="Read as an old system did: cpm (flic), readme (lsp).")
-    ] = "",
-    json_file: Annotated[
-        Path | None,
-        typer.Option("--json", metavar="FILE", help="Write counts and findings with all persons."),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace FILE.")] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="No progress bar; errors and warnings only.")
-    ] = False,
+    options: CheckOptions = CheckOptions(),
 ) -> None:
     """Count the persons of data sets; report what is missing and odd. Exit code 2 on errors."""
     from humanpose.files import atomic_write, prepare_output
 
-    if json_file is not None:
-        prepare_output(json_file, force=force)
-    report = [
-        _checked(each, compat, pictures, quiet) for entry in sets for each in _each_set(entry)
-    ]
-    if json_file is not None:
-        with atomic_write(json_file) as file:
+    if options.json is not None:
+        prepare_output(options.json, force=options.force)
+    report = [_checked(each, options) for entry in sets for each in _each_set(entry)]
+    if options.json is not None:
+        with atomic_write(options.json) as file:
             file.write(json.dumps({"sets": report}, indent=1).encode())
     levels = [finding["level"] for entry in report for finding in entry["findings"]]
-    if not quiet:
+    if not options.quiet:
         typer.echo(f"{levels.count('error')} errors, {levels.count('warning')} warnings")
     if "error" in levels:
         raise typer.Exit(EXIT_USAGE)
@@ -138,7 +137,7 @@ def _each_set(entry: str) -> list[str]:
         return [entry]
 
 
-def _checked(entry: str, compat: str, pictures: bool, quiet: bool) -> dict[str, Any]:
+def _checked(entry: str, options: CheckOptions) -> dict[str, Any]:
     """Check one data set, print the report and return it as a JSON value."""
     from humanpose.data.check import Finding, findings, summary
     from humanpose.data.pack import Pack, is_pack
@@ -146,9 +145,10 @@ def _checked(entry: str, compat: str, pictures: bool, quiet: bool) -> dict[str, 
     from humanpose.data.sets import data_path
 
     report: dict[str, Any] = {"set": entry}
+    pictures, quiet = options.pictures, options.quiet
     try:
         name, path = data_path(entry)
-        samples = read(name, path, compat=compat)
+        samples = read(name, path, compat=options.compat)
         if not samples:
             raise InputError(f"{path}: it has no annotated person")
         report |= {"path": str(path), **summary(samples)}
@@ -190,7 +190,21 @@ def _line(finding: Finding) -> str:
     return f"  {finding.level}: {finding.what}: {count} ({some}{more})"
 
 
+@dataclass(frozen=True, slots=True)
+class ShowOptions:
+    """Options of `humanpose data show`."""
+
+    data_set: str = option("", "Take this data set of a pack only.")
+    joints: str = option("0..", "Annotated joints of a person: 10.., 4..13.", metavar="MIN..MAX")
+    split: str = option("", "Take train, validation or test only.")
+    count: int = option(60, "Draw at most so many, evenly spread; 0 = all.", min=0)
+    flip: bool = option(False, "Mirror the crops, after rotation.", flags=("--flip",))
+    rotate: float = option(0.0, "Rotate the crops counter-clockwise.", metavar="DEGREES")
+    force: bool = option(False, "Replace FILE.", flags=("--force",))
+
+
 @app.command()
+@with_options()
 def show(
     sets: Annotated[
         list[str],
@@ -203,24 +217,7 @@ def show(
         Path,
         typer.Option("--output", "-o", metavar="FILE", help="A picture: .png, .jpg or .webp."),
     ],
-    data_set: Annotated[
-        str, typer.Option(metavar="NAME", help="Take this data set of a pack only.")
-    ] = "",
-    joints: Annotated[
-        str,
-        typer.Option(
-            metavar="MIN..MAX", help="Take persons with so many annotated joints: 10.., 4..13."
-        ),
-    ] = "0..",
-    split: Annotated[str, typer.Option(help="Take train, validation or test only.")] = "",
-    count: Annotated[
-        int, typer.Option(min=0, help="Draw at most so many, evenly spread; 0 = all.")
-    ] = 60,
-    flip: Annotated[bool, typer.Option("--flip", help="Mirror the crops, after rotation.")] = False,
-    rotate: Annotated[
-        float, typer.Option(metavar="DEGREES", help="Rotate the crops counter-clockwise.")
-    ] = 0.0,
-    force: Annotated[bool, typer.Option("--force", help="Replace FILE.")] = False,
+    options: ShowOptions = ShowOptions(),
 ) -> None:
     """Draw the joints of samples on the crops that training would take."""
     from humanpose.files import prepare_output
@@ -230,19 +227,17 @@ def show(
     if output.suffix.lower() not in SAVE_SUFFIXES:
         suffixes = ", ".join(sorted(SAVE_SUFFIXES))
         raise OutputError(f"cannot write {output}: its name must end in one of {suffixes}")
-    prepare_output(output, force=force)
-    view = contact_sheet.View(data_set, split, _range(joints), count, flip, rotate)
+    prepare_output(output, force=options.force)
+    text, (low, dots, high) = options.joints, options.joints.partition("..")
+    try:
+        joints = int(low or 0), int(high or 1000) if dots else int(low or 0)
+    except ValueError as error:
+        raise InputError(f"--joints {text}: write it as 10.., ..4 or 4..13") from error
+    view = contact_sheet.View(
+        options.data_set, options.split, joints, options.count, options.flip, options.rotate
+    )
     samples, missing = contact_sheet.chosen(contact_sheet.samples_of(sets), view)
     contact_sheet.write_sheet(output, samples, view)
     typer.echo(f"{output}: {len(samples)} persons")
     if missing:
         typer.echo(f"{missing:,} more have no picture here")
-
-
-def _range(text: str) -> tuple[int, int]:
-    low, dots, high = text.partition("..")
-    try:
-        least = int(low or 0)
-        return least, int(high or 1000) if dots else least
-    except ValueError as error:
-        raise InputError(f"--joints {text}: write it as 10.., ..4 or 4..13") from error

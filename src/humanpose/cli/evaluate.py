@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from humanpose.cli.options import with_options
-from humanpose.cli.progress import progress
+from humanpose.cli.options import INTO, with_options
+from humanpose.cli.terminal import progress
 from humanpose.errors import InputError
 from humanpose.infer.options import InferenceOptions
 from humanpose.types import check_options, option
@@ -31,16 +31,11 @@ class EvaluateOptions:
     marks: str | None = option(
         None, "Ignore these places in detection scores (recipes/mark_people.py).", metavar="FILE"
     )
-    output: Path | None = option(
-        None,
-        "Write report.html, its plots and scores.json.",
-        metavar="DIR",
-        flags=("--output", "-o"),
-    )
+    output: Path | None = option(None, "Write report.html, its plots and scores.json.", **INTO)
     plots: bool = option(True, "Put plots and pictures into the report.")
     format: str = option(
         "report",
-        "report, or mpii-submission: write the one candidate's pred_keypoints_mpii.mat to FILE -o.",
+        "report, or mpii-submission: write pred_keypoints_mpii.mat to FILE -o.",
         choices=("report", "mpii-submission"),
     )
     force: bool = option(False, "Replace existing results.", flags=("--force",))
@@ -67,8 +62,7 @@ def evaluate(
     data: Annotated[
         list[str],
         typer.Option(
-            "--against",
-            "--data",
+            *("--against", "--data"),
             metavar="NAME[=PATH]",
             help="coco, flic, lsp, lspet, mpii, yolo, pack; a name alone looks in "
             "$HUMANPOSE_DATA. Repeatable.",
@@ -114,18 +108,14 @@ def evaluate(
     evaluations: list[Evaluation] = []
     for truth in sets:
         each = run.evaluate(
-            truth,
-            candidates,
-            rules,
-            read_marks(options.marks),
+            *(truth, candidates, rules, read_marks(options.marks)),
             lambda items: progress(items, "scoring", options.quiet),
         )
         typer.echo(_as_text(each, rules))
         evaluations.append(each)
     if options.output is not None:
-        written = report.write(
-            options.output, evaluations, candidates, rules, with_plots=options.plots
-        )
+        plots = options.plots
+        written = report.write(options.output, evaluations, candidates, rules, with_plots=plots)
         if not options.quiet:
             typer.echo(f"report in {written}")
 

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from humanpose.errors import InputError, MissingExtraError
+from humanpose.cli.options import Force
+from humanpose.cli.terminal import needs_extra
+from humanpose.errors import InputError
 
 if TYPE_CHECKING:
     from humanpose.types import U8
@@ -20,18 +22,14 @@ def export(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output",
-            "-o",
+            *("--output", "-o"),
             metavar="FILE",
             help="The .onnx to write; if not given beside WEIGHTS, INT8 as NAME.int8.onnx.",
         ),
     ] = None,
     check: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="PICTURES",
-            help="Pictures or folders to compare on; noise if not given. Repeatable.",
-        ),
+        typer.Option(metavar="PICTURES", help="Compare on these; noise if not given. Repeatable."),
     ] = None,
     stages: Annotated[
         bool,
@@ -44,14 +42,13 @@ def export(
         list[str] | None,
         typer.Option(
             metavar="NAME[=PATH]|PICTURES",
-            help="Data set, pictures or folder for int8 and bf16: to calibrate and to judge on. "
-            "Repeatable.",
+            help="Calibrate and judge int8 and bf16 on a data set or pictures. Repeatable.",
         ),
     ] = None,
     limit: Annotated[
         float, typer.Option(min=0, help="Largest loss of any score, in points (hundredths).")
     ] = 1.0,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    force: Force = False,
 ) -> None:
     """Write a network as ONNX with its spec inside, and compare it with the original.
 
@@ -61,18 +58,15 @@ def export(
         raise InputError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
     if (precision == "float32") == bool(calibrate):
         raise InputError("--calibrate DATA goes with --precision int8 or bf16, and they with it")
-    try:
+    with needs_extra("train", "torch"):
         from humanpose.export import onnx as exporting
         from humanpose.export.accuracy_check import Examples
         from humanpose.lab.validation import network_scores
-    except ImportError as error:
-        raise MissingExtraError(error.name or "torch", "train") from error
     from humanpose.files import prepare_output
 
     output = output or weights.with_suffix(".int8.onnx" if precision == "int8" else ".onnx")
     prepare_output(output, force=force)
-    crops = _crops(weights, check) if check else None
-    lower = None
+    crops, lower = _crops(weights, check) if check else None, None
     if calibrate:
         examples = Examples.read(calibrate, network_scores)
         lower = exporting.Lower(precision, examples, limit, typer.echo)

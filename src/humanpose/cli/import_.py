@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from humanpose.cli.options import with_options
-from humanpose.errors import InputError, MissingExtraError, printable
+from humanpose.cli.options import Force, with_options
+from humanpose.cli.terminal import needs_extra
+from humanpose.errors import InputError, printable
 from humanpose.types import option
 
 if TYPE_CHECKING:
@@ -50,27 +51,21 @@ def import_weights(
         Path, typer.Option("--output", "-o", metavar="FILE", help="The .safetensors to write.")
     ],
     backbone: Annotated[
-        bool,
-        typer.Option(
-            "--backbone", help="Take what fits; the rest starts at random and must be trained."
-        ),
+        bool, typer.Option("--backbone", help="Take what fits; start the rest at random.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    force: Force = False,
     channels: Annotated[
-        str | None,
-        typer.Option(help="rgb or bgr, what the weights expect; as their authors had it."),
+        str | None, typer.Option(help="rgb or bgr; what the authors used if not given.")
     ] = None,
     options: NetOptions = NetOptions(),
 ) -> None:
     """Convert weights of another system to a .safetensors file; report every tensor."""
-    try:
+    with needs_extra("train", "torch"):
         import torch
 
         from humanpose import nets
         from humanpose.checkpoints import mapping, store
         from humanpose.nets.cpm import PSYCHARO
-    except ImportError as error:
-        raise MissingExtraError(error.name or "torch", "train") from error
     from humanpose.files import prepare_output, sha256
 
     if output.suffix != ".safetensors":
@@ -94,26 +89,18 @@ def import_weights(
     _refuse_mismatch(file, net, found, backbone=backbone)
     spec = replace(made.spec(output.stem, net, given, None), **(PSYCHARO if psycharo else {}))
     spec = replace(spec, channels=channels or spec.channels)
-    recipe = f"imported from {kind} file {file.name} (sha256 {_sha(file, sha256)})"
+    index = file.with_name(f"{file.name}.index")  # of a checkpoint named by its common beginning
+    hashed = sha256(index if not file.is_file() and index.is_file() else file)
+    recipe = f"imported from {kind} file {file.name} (sha256 {hashed})"
     if found.missing:
         recipe += f"; not in it, started at random: {', '.join(found.missing)}"
     store.save_weights(output, made.state_dict() | found.state, replace(spec, recipe=recipe))
     typer.echo(f"{output}: {output.stat().st_size / 1e6:.1f} MB, network {net}")
 
 
-def _sha(file: Path, sha256: Any) -> str:
-    """Of the file, or of a checkpoint's index where `file` is only the common beginning."""
-    index = file.with_name(f"{file.name}.index")
-    return str(sha256(index if not file.is_file() and index.is_file() else file))
-
-
 def _print(found: Import) -> None:
-    for title, names in (
-        ("mapped", found.mapped),
-        ("missing", found.missing),
-        ("left over", found.left_over),
-        ("refused", found.refused),
-    ):
+    for title in ("mapped", "missing", "left over", "refused"):
+        names = getattr(found, title.replace(" ", "_"))
         shown = [printable(name, 200) for name in names[:_NAMES_SHOWN]]
         more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
         between = "; " if title == "refused" else ", "

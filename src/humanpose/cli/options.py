@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
@@ -20,6 +20,15 @@ from humanpose.errors import InputError
 from humanpose.types import option
 
 T = TypeVar("T")
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change a value of the file, e.g. seed=1; repeatable."
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace existing results.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no summary.")]
+INTO: dict[str, Any] = {"metavar": "DIR", "flags": ("--output", "-o")}  # of an output folder
 _KINDS = {bool: "true or false", int: "an integer", float: "a number", str: "text", Path: "a path"}
 _METAVARS = {int: "N", float: "X", str: "NAME"}
 
@@ -34,12 +43,7 @@ class OutputOptions:
         "openpose, trc, heatmaps. Default: the annotated picture or video, and json.",
         metavar="KINDS",
     )
-    output: Path = option(
-        Path("humanpose-out"),
-        "Folder for the results.",
-        metavar="DIR",
-        flags=("--output", "-o"),
-    )
+    output: Path = option(Path("humanpose-out"), "Folder for the results.", **INTO)
     force: bool = option(False, "Replace existing results.", flags=("--force",))
 
 
@@ -109,12 +113,9 @@ class Field:
             rich_help_panel=self.panel,
         )
         kind: Any = self.kind | None if self.optional else self.kind
-        return inspect.Parameter(
-            self.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=self.value,
-            annotation=Annotated[kind, shown],
-        )
+        only = inspect.Parameter.KEYWORD_ONLY
+        about = Annotated[kind, shown]
+        return inspect.Parameter(self.name, only, default=self.value, annotation=about)
 
 
 def fields_of(options: Any, panel: str | None = None) -> Iterator[Field]:
@@ -126,7 +127,8 @@ def fields_of(options: Any, panel: str | None = None) -> Iterator[Field]:
     for each in fields(options):
         value = getattr(options, each.name)
         if is_dataclass(value):
-            yield from fields_of(value, _in_words(type(value).__name__))
+            words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(value).__name__)
+            yield from fields_of(value, words.capitalize())
         elif "help" in each.metadata and not each.metadata.get("hidden"):
             kinds = get_args(hints[each.name]) or (hints[each.name],)
             kind = next(kind for kind in kinds if kind in _KINDS)
@@ -134,12 +136,10 @@ def fields_of(options: Any, panel: str | None = None) -> Iterator[Field]:
             yield Field(each.name, kind, optional, value, each.metadata, panel)
 
 
-def _in_words(name: str) -> str:
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).capitalize()
-
-
 def changed(options: T, changes: Mapping[str, Any]) -> T:
     """Return `options` with other values for the fields that `changes` names.
+
+    Options classes without another value stay the same object.
 
     Raises:
         InputError: on an unknown field or a value that it does not allow; it names the field.
@@ -148,7 +148,8 @@ def changed(options: T, changes: Mapping[str, Any]) -> T:
     for name in changes:
         if name not in known:
             raise InputError(f"{name}: there is no such key")
-    made: T = _replaced(options, {key: known[key].accepted(changes[key]) for key in changes})
+    accepted = {name: known[name].accepted(value) for name, value in changes.items()}
+    made: T = _replaced(options, {n: v for n, v in accepted.items() if v != known[n].value})
     return made
 
 
@@ -156,11 +157,29 @@ def _replaced(options: Any, changes: Mapping[str, Any]) -> Any:
     parts = {}
     for each in fields(options):
         value = getattr(options, each.name)
-        if is_dataclass(value):
-            parts[each.name] = _replaced(value, changes)
-        elif each.name in changes:
-            parts[each.name] = changes[each.name]
-    return replace(options, **parts)
+        new = _replaced(value, changes) if is_dataclass(value) else changes.get(each.name, value)
+        if new is not value:
+            parts[each.name] = new
+    return replace(options, **parts) if parts else options
+
+
+def names_in(flag: str, text: str, known: Iterable[str]) -> list[str]:
+    """Split the comma-separated `text` given for `flag`.
+
+    Raises:
+        InputError: if it has no name, or one that is not `known`.
+    """
+    names, known = comma_list(text), list(known)
+    unknown = sorted(set(names).difference(known))
+    if unknown or not names:
+        what = ", ".join(unknown) or "nothing"
+        raise InputError(f"{flag} {what}: choose from {', '.join(known)}")
+    return names
+
+
+def comma_list(text: str) -> list[str]:
+    """Return the parts of a comma-separated text without blanks around them."""
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def with_options(*left_out: str) -> Callable[[Callable[..., T]], Callable[..., T]]:

@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from humanpose.cli.options import OutputOptions, SourceOptions, with_options
-from humanpose.cli.progress import progress_bar
-from humanpose.cli.signals import Stop, stopping
+from humanpose.cli.options import OutputOptions, SourceOptions, names_in, with_options
+from humanpose.cli.terminal import Stop, progress_bar, stopping
 from humanpose.draw import WITH_MAPS, DrawStyle
 from humanpose.errors import EXIT_SKIPPED, InputError, OutputError
-from humanpose.images import load_image
+from humanpose.files import prepare_output
+from humanpose.images import load_image, save_image
 from humanpose.infer.options import InferenceOptions
 from humanpose.infer.profile import READING, WAITING, WRITING, Profile
 from humanpose.infer.stream import overlapped
 from humanpose.infer.track import TrackingOptions
-from humanpose.media.sinks import (
-    RECORDS,
-    PictureSink,
-    RecordSink,
-    record_path,
-    save_heat_maps,
-)
+from humanpose.media.sinks import RECORDS, RecordSink, record_path, save_heat_maps
 from humanpose.media.sources import InputItem, find_inputs, open_source, without_password
 from humanpose.types import Frame, option
 
@@ -38,9 +32,11 @@ if TYPE_CHECKING:
     from humanpose.api import PoseEstimator
     from humanpose.infer.smooth import Smoothing
 
+T = TypeVar("T")
 _DRAWN = ("image", "video", "heatmaps")
 _DEFAULT = ("image", "video", "json")
 Job = tuple[tuple[InputItem, ...], Path]  # all pictures or one video; the path of their record
+Loaded = tuple[InputItem, Frame | InputError]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +78,8 @@ def predict(
     from humanpose.api import PoseEstimator
 
     prediction = Prediction(sources, options)
-    estimator = PoseEstimator(
-        options=options.inference, keep_maps=prediction.needs_maps, profile=prediction.profile
-    )
+    maps: dict[str, Any] = {"keep_maps": True} if prediction.needs_maps else {}
+    estimator = PoseEstimator(options=options.inference, profile=prediction.profile, **maps)
     prediction.run(estimator)
     if not options.quiet:
         typer.echo(prediction.summary())
@@ -122,10 +117,16 @@ class Prediction:
         OutputError: if a result exists and `force` is off.
     """
 
+    _estimator: PoseEstimator
+    _progress: Progress
+    _stop: Stop
+
     def __init__(self, sources: Sequence[str], options: PredictOptions) -> None:
         self.options = options
-        self.folder = options.output.output
-        self._kinds = _kinds(options.output.save)
+        self.folder, self._force = options.output.output, options.output.force
+        save = options.output.save
+        known = (*_DRAWN, *RECORDS)
+        self._kinds = set(_DEFAULT if save is None else names_in("--save", save, known))
         self.jobs = self._plan(sources)
         self.pictures = self.frames = self.people = self.signal = 0
         self.seconds = 0.0
@@ -151,14 +152,16 @@ class Prediction:
         if "heatmaps" in self._kinds and jobs:
             raise InputError(f"--save heatmaps is for pictures; {jobs[0][0][0].path} is a video")
         if pictures:
-            record = pictures[0].output if len(pictures) == 1 else _common_record(items)
+            name = "pictures"
+            while any(item.output.with_suffix("") == Path(name) for item in items):
+                name += "_all"  # so that no video's record has it
+            record = pictures[0].output if len(pictures) == 1 else Path(f"{name}.json")
             jobs.insert(0, (pictures, self.folder / record))
-        if not self.options.output.force:
-            for path in (path for job in jobs for path in self._outputs(*job)):
-                if path.exists():
-                    raise OutputError(
-                        f"{path} exists; add --force to replace it, or -o for another folder"
-                    )
+        for path in (path for job in jobs for path in self._outputs(*job)):
+            if path.exists() and not self._force:
+                raise OutputError(
+                    f"{path} exists; add --force to replace it, or -o for another folder"
+                )
         return jobs
 
     def _outputs(self, items: tuple[InputItem, ...], record: Path) -> Iterator[Path]:
@@ -186,58 +189,49 @@ class Prediction:
         """
         counted = self.profile.running() if self.profile else nullcontext()
         with counted, stopping() as stop, progress_bar(self.options.quiet) as progress:
+            self._estimator, self._progress, self._stop = estimator, progress, stop
             for items, record in self.jobs:
                 if stop.signal:
                     break
-                work = self._run_video if items[0].kind == "video" else self._run_pictures
                 try:
-                    work(items, record, estimator, progress, stop)
+                    if items[0].kind == "video":
+                        self._run_video(items[0], record)
+                    else:
+                        self._run_pictures(items, record)
                 except InputError as error:
                     self.problems.append(f"skipped: {error}")
             if stop.signal:
                 self.signal = stop.signal
                 self.problems.append("interrupted: results are complete up to here")
 
-    def _run_pictures(
-        self,
-        items: tuple[InputItem, ...],
-        record: Path,
-        estimator: PoseEstimator,
-        progress: Progress,
-        stop: Stop,
-    ) -> None:
-        task = progress.add_task("pictures", total=len(items))
+    def _run_pictures(self, items: tuple[InputItem, ...], record: Path) -> None:
         problems: list[str] = []
 
-        def load(item: InputItem) -> tuple[InputItem, Frame | InputError]:
+        def load(item: InputItem) -> Loaded:
             try:
                 name = (item.output.parent / item.path.name).as_posix()
                 return item, Frame(load_image(item.path), name=name)
             except InputError as error:
                 return item, error
 
-        def estimate(
-            loaded: tuple[InputItem, Frame | InputError],
-        ) -> tuple[InputItem, Frame | InputError]:
+        def estimate(loaded: Loaded) -> Loaded:
             item, frame = loaded
-            return item, estimator.process(frame) if isinstance(frame, Frame) else frame
+            return item, self._estimator.process(frame) if isinstance(frame, Frame) else frame
 
         with suppress(_NothingDone), ExitStack() as stack:
-            records = self._open_records(items, record, estimator, stack, problems)
-            wanted = takewhile(lambda _: not stop.signal, items)
-            loaded: Iterable[Any] = map(load, wanted)
-            work: Any = estimate
-            if self.profile is not None:
-                loaded, work = self.profile.timed(loaded, READING), self.profile.function(estimate)
-            several = len(items) > 1  # reading, estimating and writing in threads of their own
-            done: Any = overlapped(loaded, work) if several else map(work, loaded)
-            if several:
-                stack.callback(done.close)
-            if self.profile is not None:
-                done = self.profile.timed(done, WAITING, WRITING)
+            records = self._open_records(items, record, stack, problems)
+            task = self._progress.add_task("pictures", total=len(items))
+            wanted = takewhile(lambda _: not self._stop.signal, items)
+            loaded = self._timed(map(load, wanted), READING)
+            work = estimate if self.profile is None else self.profile.function(estimate)
+            done: Iterator[Loaded]
+            if len(items) == 1:
+                done = map(work, loaded)
+            else:  # reading, estimating and writing in threads of their own
+                done = stack.enter_context(closing(overlapped(loaded, work)))
             before = self.pictures
-            for item, frame in done:
-                progress.advance(task)
+            for item, frame in self._timed(done, WAITING, WRITING):
+                self._progress.advance(task)
                 if isinstance(frame, InputError):
                     problems.append(f"skipped: {frame}")
                     continue
@@ -246,56 +240,47 @@ class Prediction:
                 raise _NothingDone
         self.problems += problems
 
+    def _timed(self, items: Iterator[T], *phases: str) -> Iterator[T]:
+        return items if self.profile is None else self.profile.timed(items, *phases)
+
     def _write_picture(self, item: InputItem, frame: Frame, records: list[RecordSink]) -> None:
-        force = self.options.output.force
         if "image" in self._kinds:
             path = self.folder / item.output
-            with PictureSink(path, look=self.options.style, force=force) as sink:
-                sink.write(frame)
+            prepare_output(path, force=self._force)
+            save_image(path, self.options.style.draw(frame))
             self.drawn.append(path)
         if "heatmaps" in self._kinds:
-            save_heat_maps(self._maps_folder(item), frame, force=force)
+            save_heat_maps(self._maps_folder(item), frame, force=self._force)
         for record in records:
             record.write(frame)
         self.pictures += 1
         self.people += len(frame.people)
 
-    def _run_video(
-        self,
-        items: tuple[InputItem, ...],
-        record: Path,
-        estimator: PoseEstimator,
-        progress: Progress,
-        stop: Stop,
-    ) -> None:
-        (item,), options, how = items, self.options, self.options.source
+    def _run_video(self, item: InputItem, record: Path) -> None:
+        options, how = self.options, self.options.source
         start, before = time.perf_counter(), self.frames
         with (
             open_source(item.source, rate=how.rate, topic=how.topic, retries=how.retries) as video,
             ExitStack() as stack,
         ):
-            stack.enter_context(stop.calling(video.stop))
+            stack.enter_context(self._stop.calling(video.stop))
             total = options.frames or video.frames
-            task = progress.add_task(item.path.name, total=total, source=video)
+            task = self._progress.add_task(item.path.name, total=total, source=video)
             smoothing = options.tracking.method(live=video.live)
-            sinks: list[Any] = self._open_records(
-                items, record, estimator, stack, video.problems, smoothing
-            )
+            sinks: list[Any] = self._open_records((item,), record, stack, video.problems, smoothing)
             stack.callback(video.close)  # before the record, whose footer holds the problems
             if "video" in self._kinds:
                 sinks.append(self._open_video(item, video, stack))
             # Closed before the video is, also on an error: its thread must not read a closed file.
-            done: Any = stack.enter_context(closing(estimator.follow(video, options.tracking)))
-            if self.profile is not None:
-                done = self.profile.timed(done, WAITING, WRITING)
-            for frame in done:
+            done = stack.enter_context(closing(self._estimator.follow(video, options.tracking)))
+            for frame in self._timed(done, WAITING, WRITING):
                 if options.seconds is not None and frame.time >= options.seconds:
                     break
                 for sink in sinks:
                     sink.write(frame)
                 self.frames += 1
                 self.people += len(frame.people)
-                progress.advance(task)
+                self._progress.advance(task)
                 if self.frames - before == options.frames:
                     break
         self.problems += video.problems
@@ -311,7 +296,7 @@ class Prediction:
             *(path, video.width, video.height, video.rate),
             look=self.options.style,
             audio=item.path if isinstance(video, VideoSource) and item.path.exists() else None,
-            force=self.options.output.force,
+            force=self._force,
         )
         # Called after the sink is closed, when it knows all of its problems.
         stack.callback(lambda: video.problems.extend(sink.problems))
@@ -322,19 +307,17 @@ class Prediction:
         self,
         items: tuple[InputItem, ...],
         record: Path,
-        estimator: PoseEstimator,
         stack: ExitStack,
         problems: list[str],
         smoothing: Smoothing | None = None,
     ) -> list[RecordSink]:
-        kinds, force = self._records(items[0]), self.options.output.force
+        kinds = self._records(items[0])
         if not kinds:
             return []
         source = without_password(items[0].source)
-        header = estimator.header(
-            source if len(items) == 1 else f"{len(items)} pictures", smoothing
-        )
-        sink = RecordSink(record, header, kinds, problems=problems, force=force)
+        source = source if len(items) == 1 else f"{len(items)} pictures"
+        header = self._estimator.header(source, smoothing)
+        sink = RecordSink(record, header, kinds, problems=problems, force=self._force)
         return [stack.enter_context(sink)]
 
     def summary(self) -> str:
@@ -348,23 +331,3 @@ class Prediction:
         done = " and ".join(parts) or "nothing"
         people = f"{self.people} {'person' if self.people == 1 else 'people'}"
         return f"{done} done, {people}; results in {self.folder}/"
-
-
-def _common_record(items: Sequence[InputItem]) -> Path:
-    """Return the name of the record of several pictures; no video's record has it."""
-    name = "pictures"
-    while any(item.output.with_suffix("") == Path(name) for item in items):
-        name += "_all"
-    return Path(f"{name}.json")
-
-
-def _kinds(save: str | None) -> frozenset[str]:
-    if save is None:
-        return frozenset(_DEFAULT)
-    kinds = frozenset(kind.strip() for kind in save.split(",") if kind.strip())
-    known = (*_DRAWN, *RECORDS)
-    unknown = sorted(kinds - set(known))
-    if unknown or not kinds:
-        what = ", ".join(unknown) or "nothing"
-        raise InputError(f"--save {what}: choose from {', '.join(known)}")
-    return kinds

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from humanpose.errors import MissingExtraError
+from humanpose.cli.options import Changes
+from humanpose.cli.terminal import needs_extra
 
 if TYPE_CHECKING:
     from humanpose.lab.study import Point, Row
@@ -21,20 +22,10 @@ def study(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output",
-            "-o",
-            metavar="DIR",
-            help="Folder of rows, plots and page, and of the runs; runs/NAME if not given.",
+            "--output", "-o", metavar="DIR", help="Folder of runs and page; runs/NAME if not given."
         ),
     ] = None,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Change a value, e.g. recipe.epochs=30 or seeds=[0]; repeatable.",
-        ),
-    ] = None,
+    changes: Changes = None,
     only: Annotated[
         str | None,
         typer.Option(metavar="A,B", help="Run these variants only, compared with the first."),
@@ -47,20 +38,16 @@ def study(
 
     Finished runs are kept: run the same command again to continue.
     """
-    try:
+    with needs_extra("train", "torch"):
         from humanpose.lab import study as runs
         from humanpose.lab import study_page
         from humanpose.lab.study_plan import Study
         from humanpose.train.config import load_yaml
-    except ImportError as error:
-        raise MissingExtraError(error.name or "torch", "train") from error
 
     plan = load_yaml(recipe, tuple(changes or ()), Study)
-    if only:
-        plan = plan.only(only.split(","))
+    plan = plan.only(only.split(",")) if only else plan
     folder = output or Path("runs") / plan.name
     folder.mkdir(parents=True, exist_ok=True)
-
     baselines = runs.baselines_of(plan, folder)
 
     def finished(rows: list[Row], points: list[Point]) -> None:

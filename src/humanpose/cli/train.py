@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from humanpose.errors import MissingExtraError
+from humanpose.cli.options import Changes
+from humanpose.cli.terminal import needs_extra
 
 
 def train(
@@ -20,12 +21,7 @@ def train(
             "--output", "-o", metavar="DIR", help="Folder of the run; runs/NAME if not given."
         ),
     ] = None,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Change a value, e.g. augment.flip=0; repeatable."
-        ),
-    ] = None,
+    changes: Changes = None,
     data: Annotated[
         list[str] | None,
         typer.Option(
@@ -46,22 +42,15 @@ def train(
     ] = False,
 ) -> None:
     """Train a network from a recipe; continue from the folder's checkpoint if there is one."""
-    try:
+    with needs_extra("train", "torch"):
         from humanpose.lab import training
         from humanpose.train.config import load_recipe
         from humanpose.train.distributed import Place
-    except ImportError as error:
-        raise MissingExtraError(error.name or "torch", "train") from error
 
     plan = load_recipe(recipe, tuple(changes or ()))
     if data:
         plan = plan.model_copy(update={"data": data})
     folder = output or Path("runs") / recipe.stem
     folder.mkdir(parents=True, exist_ok=True)
-    training.train(
-        plan,
-        folder,
-        place=Place(devices, accelerator, nodes),
-        resume=not restart,
-        show=typer.echo,
-    )
+    place = Place(devices, accelerator, nodes)
+    training.train(plan, folder, place=place, resume=not restart, show=typer.echo)

@@ -25,8 +25,8 @@ def one_line(error: Exception) -> str:
 class Worker:
     """Runs `work` in a thread of its own when asked.
 
-    Requests that come while it works are answered by one more run, so that `work` must read what
-    is wanted when it starts.
+    All requests that come while it works lead to one more run: `work` reads what is wanted when it
+    starts.
     """
 
     def __init__(
@@ -95,9 +95,15 @@ class Recording:
         done: Callable[[Recording], None],
     ) -> None:
         """Begin; `done` is called in the recording's thread when the files are finished."""
+        from humanpose.media.sinks.video import VideoSink
+
         self.path, self.frames, self.problem, self.running = path, 0, "", True
-        self._source, self._header = source, header
-        self._look, self._done, self._stopped = look, done, False
+        size = source.width, source.height
+        self._sinks = (
+            VideoSink(path, *size, source.rate, look=look),
+            RecordSink(path, header, ["jsonl"]),
+        )
+        self._done, self._stopped = done, False
         self._results = live.follow()
         # The frame that is being processed may still be processed by other networks.
         self._after = -1 if live.frame is None else live.frame.index
@@ -125,12 +131,8 @@ class Recording:
             self._done(self)
 
     def _write(self) -> None:
-        from humanpose.media.sinks.video import VideoSink
-
-        source, start = self._source, 0.0
-        record = RecordSink(self.path, self._header, ["jsonl"])
-        size = (source.width, source.height)
-        video = VideoSink(self.path, *size, source.rate, look=self._look)
+        start = 0.0
+        video, record = self._sinks
         with self._results as results, video, record:
             for frame in self._good(results):
                 if frame.index <= self._after:
@@ -144,7 +146,7 @@ class Recording:
                 raise _NothingWritten
 
     def _good(self, results: Iterable[Frame]) -> Iterator[Frame]:
-        """The results up to an error, which ends the recording and spoils nothing."""
+        """Yield the results up to an error, which ends the recording and spoils nothing."""
         try:
             yield from results
         except Exception as error:

@@ -12,8 +12,8 @@ import typer
 
 from humanpose.cli.live.settings import LiveOptions, load_options
 from humanpose.cli.options import changed, fields_of, with_options
-from humanpose.cli.signals import stopping
-from humanpose.errors import DeviceError, MissingExtraError
+from humanpose.cli.terminal import stopping
+from humanpose.errors import DeviceError, require
 from humanpose.infer.catalog import weights_path
 
 _DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
@@ -54,22 +54,17 @@ def live(
         typer.echo(f"{config}: {note}", err=True)
     options = changed(base, given)
     weights_path(str(options.inference.model))  # tell a misspelt name before a window opens
-    signal = show(options)
-    if signal:
+    require("PySide6", "gui")
+    if signal := show(options):
         raise typer.Exit(128 + signal)
 
 
 def show(options: LiveOptions) -> int:
-    """Open the window and stay until it is closed; gives the number of a signal that closed it.
+    """Open the window until it is closed; return the number of a signal that closed it, or 0.
 
     Raises:
-        MissingExtraError: PySide6 is not installed.
         DeviceError: there is no display.
     """
-    try:
-        import PySide6  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("PySide6", "gui") from error
     if sys.platform == "linux":
         _check_display()
     from PySide6.QtCore import QTimer
@@ -95,18 +90,13 @@ def show(options: LiveOptions) -> int:
 
 
 def _check_display() -> None:
-    """Try in a child process, for where Qt finds no display it ends the program.
+    """Open Qt in a child process: where it finds no display, it ends the program.
 
     Raises:
         DeviceError: it cannot open a window here.
     """
-    done = subprocess.run(
-        [sys.executable, "-c", _PROBE],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
+    probe = [sys.executable, "-c", _PROBE]
+    done = subprocess.run(probe, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()] or ["?"]
         why = lines[0] if any(map(os.environ.get, _DISPLAYS)) else "DISPLAY is not set"

@@ -1,12 +1,11 @@
-"""Behind the live window: source, networks, drawing, recording, each replaced while running.
+"""What runs behind the live window: source, networks, drawing and recording.
 
-Nothing here knows the window. No method that the window calls waits for a network, a source or a
-disk, except `close`.
+Each is replaced while the others run. No method waits for a network, a source or a disk, except
+`close`.
 """
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -22,13 +21,7 @@ from humanpose.errors import InputError
 from humanpose.infer.smooth import Rts, Smoother
 from humanpose.infer.stream import Live, Process
 from humanpose.media.sinks import PictureSink, RecordSink
-from humanpose.media.sources import (
-    Source,
-    open_source,
-    result_name,
-    source_kind,
-    without_password,
-)
+from humanpose.media.sources import Source, open_source, result_name, source_kind, without_password
 from humanpose.results import Record
 from humanpose.types import U8, Frame
 
@@ -51,7 +44,7 @@ class Session:
     """One source, one set of networks and their results.
 
     Attributes:
-        options: what is asked for; falls back to what runs where it cannot be had.
+        options: what is asked for; a part that fails falls back to what runs.
         live: capture and inference; None before the first source is open.
         drawn: the newest result as it is to be shown, None before the first.
         problems: present problems by part: "networks", "source" ...
@@ -66,13 +59,12 @@ class Session:
         self.problems: dict[str, str] = {}
         self.said = ""
         self._estimator: PoseEstimator | None = None
-        self._follower: Process | None = None
+        self._follower: Process = lambda frame: frame
         self._loaded = self._opened = options
         self._source: Source | None = None
         self._recording: Recording | None = None
         self._closed = False
-        # Of `options` alone: held for moments.
-        self._asking = threading.Lock()
+        self._asking = threading.Lock()  # of `options` alone: held for moments
         # Of what runs: source, networks, recording. Never taken by the window's own thread.
         self._swapping = threading.RLock()
         self._networks = Worker("networks", self._load, self._complain)
@@ -101,19 +93,18 @@ class Session:
         self.problems.pop("options", None)
         if "continuous" in changes:
             self._set_continuous()
-        parts = {
-            part
-            for part in ("inference", "tracking", "opening", "style")
-            if changes.keys() & {field.name for field in fields_of(getattr(self.options, part))}
-        }
-        if "inference" in parts:
+
+        def touches(part: str) -> bool:
+            return any(each.name in changes for each in fields_of(getattr(self.options, part)))
+
+        if touches("inference"):
             self.problems.pop("networks", None)
-        if parts & {"inference", "tracking"}:
+        if touches("inference") or touches("tracking"):
             self._networks.ask()
-        if "opening" in parts or "source" in changes:
+        if touches("opening") or "source" in changes:
             self.problems.pop("source", None)
             self._sources.ask()
-        if "style" in parts:
+        if touches("style"):
             self._drawing.ask()
 
     def refresh(self) -> None:
@@ -155,20 +146,17 @@ class Session:
     def trouble(self) -> list[str]:
         """Return one line for each problem of now."""
         lines = list(self.problems.values())
-        live = self.live
-        if live is not None:
-            if self._source is not None and self._source.state:
-                lines.append(f"{without_password(self._opened.source)} {self._source.state}")
-            if live.error is not None:
-                lines.append(one_line(live.error))
+        if self._source is not None and self._source.state:
+            lines.append(f"{without_password(self._opened.source)} {self._source.state}")
+        if self.live is not None and self.live.error is not None:
+            lines.append(one_line(self.live.error))
         return lines
 
     def close(self) -> None:
         """End everything and finish every file; a thread that hangs ends with the program."""
         if self._closed:
             return
-        self._set_record(False)
-        self._files.submit(self._try, "recording", self._renew_recording)
+        self.record(False)
         self._files.shutdown(wait=True)
         with self._swapping:
             self._closed, live = True, self.live
@@ -215,36 +203,30 @@ class Session:
             anew = (new.track, new.detect_every) != (old.track, old.detect_every)
             anew = anew or estimator is not self._estimator
             self._estimator, self._loaded = estimator, asked
-            if anew:
-                self._follow()
             if self.live is not None:
                 self._stop_recording()  # a record tells of one set of networks
-                self.live.process = self._process()
+                self.live.process = self._process(anew)
                 self._set_continuous()
                 self._renew_recording()
                 if self.live.over and self.live.result is None:
                     self._sources.ask()  # a video that was over before the networks were there
 
-    def _follow(self) -> None:
-        """Begin to track anew."""
-        if self._estimator is not None:
-            tracking = self._loaded.tracking
-            estimator, every = self._estimator, tracking.detect_every
-            self._follower = estimator.follower(every) if tracking.track else estimator.process
-
-    def _process(self) -> Process:
-        """Return the function for `Live`: people with numbers, smoothed."""
-        follower = self._follower
-        if follower is None:  # the networks are not there yet, and nothing asks
+    def _process(self, anew: bool) -> Process:
+        """Return the function for `Live`: people with numbers (`anew`: new ones), smoothed."""
+        estimator, tracking = self._estimator, self._loaded.tracking
+        if estimator is None:  # the networks are not there yet, and nothing asks
             return lambda frame: frame
-        method = self._loaded.tracking.method(live=True)
+        if anew:
+            every = tracking.detect_every
+            self._follower = estimator.follower(every) if tracking.track else estimator.process
+        follower, method = self._follower, tracking.method(live=True)
+        if method is None:
+            return follower
         assert not isinstance(method, Rts)  # which `LiveOptions` does not know: it waits for later
-        smoother = None if method is None else Smoother(method)
+        smoother = Smoother(method)
 
         def process(frame: Frame) -> Frame:
             frame = follower(frame)
-            if smoother is None:
-                return frame
             return replace(frame, people=smoother.update(frame.people, frame.time))
 
         return process
@@ -272,8 +254,7 @@ class Session:
             self._stop_recording()
             if old is not None:
                 old.stop()  # before the next begins: they share the networks
-            self._follow()  # another source, other people
-            live = Live(source, self._process())
+            live = Live(source, self._process(anew=True))  # another source, other people
             self.live, self.drawn, self._opened, self._source = live, None, asked, source
             self._set_continuous()
             live.start()
@@ -281,12 +262,10 @@ class Session:
 
     def _draw(self) -> None:
         live = self.live
-        if live is None or live.result is None:
-            return
-        result = live.result
-        picture = self.options.style.draw(result)
-        if live is self.live:
-            self.drawn = Drawn(result, picture)
+        if live is not None and (result := live.result) is not None:
+            picture = self.options.style.draw(result)
+            if live is self.live:
+                self.drawn = Drawn(result, picture)
 
     def _header(self, estimator: PoseEstimator) -> Record:
         method = self._loaded.tracking.method(live=True)
@@ -297,10 +276,10 @@ class Session:
         text = self._opened.source
         name = result_name(text) if source_kind(text) else Path(text).stem
         name = f"{name.replace('.', '-')}_{time.strftime('%Y%m%d-%H%M%S')}"
-        for i in itertools.count(1):
-            path = Path(self.options.output, f"{name}_{i}" if i > 1 else name)
-            if not any(path.with_suffix(suffix).exists() for suffix in _SAVED):
-                break
+        path, number = Path(self.options.output, name), 1
+        while any(path.with_suffix(suffix).exists() for suffix in _SAVED):
+            number += 1
+            path = path.with_name(f"{name}_{number}")
         return path
 
     def _snapshot(self) -> None:
@@ -328,10 +307,8 @@ class Session:
             if self.options.record and live and source and estimator:
                 path = self._free_path().with_suffix(".mp4")
                 header = self._header(estimator)
-                self._recording = Recording(
-                    *(live, source, path, header, self.options.style),
-                    done=self._recorded,
-                )
+                look = self.options.style
+                self._recording = Recording(live, source, path, header, look, self._recorded)
 
     def _recorded(self, recording: Recording) -> None:
         if recording.frames:

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from humanpose.cli.options import SourceOptions, changed, fields_of
+from humanpose.cli.options import INTO, SourceOptions, changed, fields_of
 from humanpose.draw import DrawStyle
 from humanpose.errors import InputError
 from humanpose.files import read_limited
@@ -43,19 +43,13 @@ class LiveOptions:
     )
     style: DrawStyle = DrawStyle()
     record: bool = option(False, "Record from the start.")
-    output: str = option(
-        "humanpose-out",
-        "Folder of snapshots and recordings.",
-        metavar="DIR",
-        flags=("--output", "-o"),
-    )
+    output: str = option("humanpose-out", "Folder of snapshots and recordings.", **INTO)
 
     def __post_init__(self) -> None:
         if not self.source:
             raise InputError("source: name a camera, a file, an address or ros:/TOPIC")
-        if self.tracking.smoothing not in _SMOOTHING:
-            known = ", ".join(_SMOOTHING)
-            raise InputError(f"smoothing {self.tracking.smoothing!r} is not one of {known}")
+        if (method := self.tracking.smoothing) not in _SMOOTHING:
+            raise InputError(f"smoothing {method!r} is not one of {', '.join(_SMOOTHING)}")
 
 
 def load_options(path: Path) -> tuple[LiveOptions, list[str]]:
@@ -68,8 +62,7 @@ def load_options(path: Path) -> tuple[LiveOptions, list[str]]:
         tree = yaml.safe_load(read_limited(path, _MOST_BYTES).decode("utf-8-sig"))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
-    if tree is None:  # nothing but comments
-        tree = {}
+    tree = {} if tree is None else tree  # nothing but comments
     if not isinstance(tree, dict):
         raise InputError(f"{path}: write 'key: value' lines, such as 'source: 0'")
     notes: list[str] = []
@@ -81,12 +74,10 @@ def load_options(path: Path) -> tuple[LiveOptions, list[str]]:
         raise InputError(f"{path}: {error}") from error
 
 
-# Parts of keys of 2018 that are read, and why the others are left out.
-_READ = (
-    *("Source", "Local.", "Video.", "JdeR.", "ROS.CameraRGB.Topic", "Camera.Server"),
-    *("Camera.Topic", "ramework", "_models.", "boxsize"),
-)
-_GONE = {
+# Part of a key of 2018 -> why it is left out; "" = it is read. The first part found counts.
+_KEYS_2018 = {
+    **dict.fromkeys(("Source", "Local.", "Video.", "JdeR.", "ramework", "_models."), ""),
+    **dict.fromkeys(("ROS.CameraRGB.Topic", "Camera.Server", "Camera.Topic"), ""),
     "CameraDEPTH": "depth is not read",
     "Proxy": "JdeRobot's Ice servers are no longer read",
     "Name": "was JdeRobot's",
@@ -98,7 +89,7 @@ _GONE = {
     "colors": "colours tell the sides of the body",
     "sigma": "the centre map is inside the network's file",
 }
-_SOURCES = {
+_SOURCES_2018 = {
     "local": ("Local.DeviceNo",),
     "video": ("Video.Path",),
     "ros": ("ROS.CameraRGB.Topic", "Camera.Topic"),
@@ -109,28 +100,42 @@ def _of_2018(tree: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Return today's keys and notes for a `HumanPose:` file, of 2017-18 or of 2018-20."""
     top = tree.pop("HumanPose")
     old = dict(_leaves({**tree, **(top if isinstance(top, dict) else {})}))
-    new: dict[str, Any] = {}
-    kind = old.get("Source", {1: "jder", 2: "ros"}.get(old.get("Camera.Server", 0)))
-    values = [old[key] for key in _SOURCES.get(str(kind), ()) if old.get(key) is not None]
-    if values:
-        new["source"] = f"ros:{values[0]}" if kind == "ros" else str(values[0])
-    elif kind == "jder":
-        said = "JdeRobot's Ice servers are no longer read; name another (ros:/TOPIC)"
-    else:
-        said = "the file names none; camera 0 is used"
-    notes = [f"source: {new.get('source') or said}"]
+    kind = str(old.get("Source", {1: "jder", 2: "ros"}.get(old.get("Camera.Server", 0))))
+    named = [old[key] for key in _SOURCES_2018.get(kind, ()) if old.get(key) is not None]
+    new: dict[str, Any] = {"source": "ros:" * (kind == "ros") + str(named[0])} if named else {}
+    gone = "JdeRobot's Ice servers are no longer read; name another (ros:/TOPIC)"
+    none = gone if kind == "jder" else "the file names none; camera 0 is used"
+    notes = [f"source: {new.get('source', none)}"]
     for role, word, usual in (("model", "pose", "balanced"), ("detector", "human", "person")):
-        notes += _old_network(old, new, role, word, usual)
+        frameworks = [str(old[key]) for key in old if key.endswith(f"{word}_framework")]
+        framework = (frameworks or [str(old.get("Framework", ""))])[0]
+        paths = [
+            Path(str(path))
+            for key, value in old.items()
+            if "_models." in key and word in key and "deploy" not in key
+            if {"tensorflow": "tf"}.get(framework, framework) in key
+            for path in (value if isinstance(value, list) else [value])
+            if path
+        ]
+        files = [path.with_suffix(suffix) for path in paths for suffix in _NET_FILES]
+        if usable := [str(file) for file in files if file.is_file()]:
+            new[role] = usable[0]
+            notes.append(f"{role}: {usable[0]}, which lies beside the old file")
+        elif what := ", ".join(sorted(map(str, paths))) or framework:
+            notes.append(
+                f"{role}: {what} is not read as it is; `humanpose import` turns it into a file to "
+                f"put beside it; until then the built-in `{usual}` is used"
+            )
     for key, value in old.items():
+        why = next((why for part, why in _KEYS_2018.items() if part in key), "not known")
         if key.endswith("boxsize") and "model" in new:
             new["size"] = value
             notes.append(f"size: {value}, was boxsize")
         elif key.endswith("boxsize"):
             notes.append(f"{key} {value}: left out, for it was the old network's; see `size`")
-        elif not any(part in key for part in _READ):
-            why = next((why for part, why in _GONE.items() if part in key), "not known")
+        elif why:
             notes.append(f"{key}: left out; {why}")
-    notes.append("read as: " + (", ".join(f"{key}: {value}" for key, value in new.items())))
+    notes.append("read as: " + ", ".join(f"{key}: {value}" for key, value in new.items()))
     return new, notes
 
 
@@ -143,64 +148,28 @@ def _leaves(tree: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{above}{key}", value
 
 
-def _old_network(
-    old: dict[str, Any], new: dict[str, Any], role: str, word: str, usual: str
-) -> list[str]:
-    """Set `role` in `new` if a network of 2018 was imported beside the old file; return notes."""
-    named = (str(old[key]) for key in old if key.endswith(f"{word}_framework"))
-    framework = next(named, str(old.get("Framework", "")))
-    framework = {"tensorflow": "tf"}.get(framework, framework)
-    paths = [
-        Path(str(path))
-        for key, value in old.items()
-        if "_models." in key and word in key and framework in key and "deploy" not in key
-        for path in (value if isinstance(value, list) else [value])
-        if path
-    ]
-    imported = [path.with_suffix(suffix) for path in paths for suffix in _NET_FILES]
-    usable = [str(path) for path in imported if path.is_file()]
-    if usable:
-        new[role] = usable[0]
-        return [f"{role}: {usable[0]}, which lies beside the old file"]
-    if not (paths or framework):
-        return []
-    what = ", ".join(sorted(map(str, paths))) or framework
-    return [
-        f"{role}: {what} is not read as it is; `humanpose import` turns it into a file to put "
-        f"beside it; until then the built-in `{usual}` is used"
-    ]
-
-
-Item = tuple[Any, str]  # value and text
-
-
-def choices(key: str, options: LiveOptions) -> tuple[list[Item], int]:
-    """Return what the selector of `key` offers, and the index of the present value."""
+def choices(key: str, options: LiveOptions) -> tuple[list[tuple[Any, str]], int]:
+    """Return what the selector of `key` offers, (value, text) each, and the present one's index."""
     field = next(field for field in fields_of(options) if field.name == key)
-    values = {
-        "source": _cameras(),
-        "model": _models(),
-        "size": _SIZES,
-        "smoothing": _SMOOTHING,
-    }.get(key, field.about.get("choices", ()))
-    items = [(value, _text(key, value)) for value in dict.fromkeys((*values, field.value))]
-    chosen = [value for value, _ in items].index(field.value)
-    if key in ("source", "model"):
+    offered = {"model": _models, "source": _cameras}
+    known = {"size": _SIZES, "smoothing": _SMOOTHING}.get(key, field.about.get("choices", ()))
+    values = list(dict.fromkeys((*(offered[key]() if key in offered else known), field.value)))
+    items = [(value, _text(key, value)) for value in values]
+    if key in offered:
         items.append((FILE, "File ..."))
     if key == "source":
         items.append((OTHER, "Address ..."))
-    return items, chosen
+    return items, values.index(field.value)
 
 
 def _text(key: str, value: Any) -> str:
     """Return the text for a value: an address without its password, a file without its folder."""
     if key == "size":
         return "its own" if value is None else f"{value} px"
-    if key == "source" and source_kind(value) == "camera":
+    kind = source_kind(value) if key == "source" else ""
+    if kind == "camera":
         return f"Camera {value}"
-    if key == "source" and source_kind(value) in ("stream", "topic"):
-        return without_password(value)
-    return Path(value).name
+    return without_password(value) if kind in ("stream", "topic") else Path(value).name
 
 
 def _cameras() -> list[str]:
@@ -210,5 +179,5 @@ def _cameras() -> list[str]:
 
 
 @cache
-def _models() -> tuple[str, ...]:
-    return tuple(name for name, path in installed().items() if read_spec(path).task == "pose")
+def _models() -> list[str]:
+    return [name for name, path in installed().items() if read_spec(path).task == "pose"]
