@@ -197,7 +197,7 @@ class ShowOptions:
     data_set: str = option("", "Take this data set of a pack only.")
     joints: str = option("0..", "Annotated joints of a person: 10.., 4..13.", metavar="MIN..MAX")
     split: str = option("", "Take train, validation or test only.")
-    count: int = option(60, "Draw at most so many, evenly spread; 0 = all.", min=0)
+    count: int = option(60, "Draw at most this many, evenly spread; 0 = all.", min=0)
     flip: bool = option(False, "Mirror the crops, after rotation.", flags=("--flip",))
     rotate: float = option(0.0, "Rotate the crops counter-clockwise.", metavar="DEGREES")
     force: bool = option(False, "Replace FILE.", flags=("--force",))

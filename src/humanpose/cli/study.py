@@ -31,7 +31,7 @@ def study(
         typer.Option(metavar="A,B", help="Run these variants only, compared with the first."),
     ] = None,
     jobs: Annotated[
-        int, typer.Option(min=1, help="Run so many trainings side by side; they share the cores.")
+        int, typer.Option(min=1, help="Run this many trainings side by side; they share the cores.")
     ] = 1,
 ) -> None:
     """Train variants x seeds of a recipe, and write a page that compares them.
