@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -151,7 +151,7 @@ def _leaves(tree: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
 def choices(key: str, options: LiveOptions) -> tuple[list[tuple[Any, str]], int]:
     """Return what the selector of `key` offers, (value, text) each, and the present one's index."""
     field = next(field for field in fields_of(options) if field.name == key)
-    offered = {"model": _models, "source": _cameras}
+    offered: dict[str, Callable[[], list[str]]] = {"model": _models, "source": _cameras}
     known = {"size": _SIZES, "smoothing": _SMOOTHING}.get(key, field.about.get("choices", ()))
     values = list(dict.fromkeys((*(offered[key]() if key in offered else known), field.value)))
     items = [(value, _text(key, value)) for value in values]
