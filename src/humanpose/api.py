@@ -47,7 +47,7 @@ class PoseEstimator:
     Args:
         model: pose weights: a built-in name or a file (.onnx; .safetensors with [train]).
         options: how networks run; the defaults if not given.
-        profile: told where the time goes (`infer.profile`).
+        profile: records the time of each phase (`infer.profile`).
         changes: fields of `InferenceOptions` that replace those of `options`: detector, device,
             size, tta and so on; `infer/options.py` has the list.
 

@@ -1,4 +1,4 @@
-"""Writing packs: shard by shard, so that a build that was killed goes on after the last whole one.
+"""Write packs shard by shard, so that a killed build continues after the last complete one.
 
 A shard gets its name when it is complete and on the disk. NAME.part, a line for each of them, is
 what the next build reads; the index is written last.

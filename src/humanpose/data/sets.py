@@ -57,7 +57,7 @@ def each_set(entry: str) -> list[str]:
 
 
 def evenly(items: Sequence[T], most: int | None) -> list[T]:
-    """Return at most so many of `items`, evenly spread, in their order; None = all."""
+    """Return at most `most` of `items`, evenly spread, in their order; None = all."""
     if most is None or len(items) <= most:
         return list(items)
     return [items[i * len(items) // most] for i in range(most)]

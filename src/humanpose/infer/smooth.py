@@ -1,7 +1,7 @@
-"""Joints steadied over time, one filter per track.
+"""Joints smoothed over time, one filter per track.
 
 Times are seconds of any spacing and lengths are shares of the person's size, so that one setting
-serves every frame rate and resolution. `Person.joints` become the steadied ones, `Person.raw`
+serves every frame rate and resolution. `Person.joints` become the smoothed ones, `Person.raw`
 holds what was measured.
 """
 
@@ -79,7 +79,7 @@ class OneEuro:
 
 @dataclass(frozen=True, slots=True)
 class Rts:
-    """The Kalman filter run back over what came after: steady without lag, for files.
+    """Kalman filter with a backward pass over later frames: smooth without lag, for files.
 
     Attributes:
         noise: as in Kalman.
@@ -134,7 +134,7 @@ class Smoother:
         self._filters: dict[int, _Filter] = {}
 
     def update(self, people: tuple[Person, ...], time: float) -> tuple[Person, ...]:
-        """`people` of one frame, those with a track steadied.
+        """`people` of one frame, those with a track smoothed.
 
         Args:
             people: from Tracker.update.
@@ -142,9 +142,9 @@ class Smoother:
         """
         for track in [t for t, f in self._filters.items() if abs(time - f.time) > _FORGET]:
             del self._filters[track]
-        return tuple(self._steadied(person, time) for person in people)
+        return tuple(self._smoothed(person, time) for person in people)
 
-    def _steadied(self, person: Person, time: float) -> Person:
+    def _smoothed(self, person: Person, time: float) -> Person:
         if person.track is None:
             return person
         if person.track not in self._filters:
@@ -173,7 +173,7 @@ def _late(frames: Iterable[Frame], smoothing: Rts) -> Iterator[Frame]:
     failure: Exception | None = None
     try:
         for frame in frames:
-            while waiting and frame.time < waiting[-1].time:  # jumped back: it tells nothing new
+            while waiting and frame.time < waiting[-1].time:  # jumped back: release these
                 yield _released(waiting.popleft(), filters)
             for person in frame.people:
                 if person.track is not None:
@@ -209,7 +209,7 @@ class _Filter:
         self.seen = np.full(len(skeleton.joints), -math.inf)
 
     def update(self, person: Person, time: float) -> Person:
-        """`person` steadied, from this measurement and those before."""
+        """`person` smoothed, from this measurement and those before."""
         if time < self.time:  # the source jumped back
             self.seen[:] = -math.inf
         # After more than `hold` every joint begins anew, however much more it was.
@@ -335,7 +335,7 @@ class _Kalman(_Filter):
         return mean[:, 0], measured & ~crossed
 
     def release(self, person: Person) -> Person:
-        """`person`, the earliest that was not released, steadied by all that came after."""
+        """`person`, the earliest that was not released, smoothed with all later frames."""
         mean = self.steps[-1].mean
         for i in range(len(self.steps) - 1, 0, -1):
             later = self.steps[i]

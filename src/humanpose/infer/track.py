@@ -215,7 +215,7 @@ class TrackingOptions:
         metavar="METHOD",
     )
     detect_every: int = option(
-        1, "Run the detector every so many frames; boxes come from the last pose between.", min=1
+        1, "Run the detector every N frames; boxes come from the last pose between.", min=1
     )
 
     def __post_init__(self) -> None:

@@ -25,7 +25,7 @@ from humanpose.types import F32
 _BENCHMARK = tuple(round(0.7 + 0.1 * i, 1) for i in range(7))
 _DEMO = tuple(2 ** (i / 6) / (1.2 * 1.2) for i in range(4))
 _TORSO = ("left_shoulder", "right_shoulder", "left_hip", "right_hip")
-_ZOOM = (0.7, 1.6)  # joints that are wrong shall not make the upright crop useless
+_ZOOM = (0.7, 1.6)  # wrong joints must not make the upright crop useless
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ class View:
         data_set: only of this one; "" = of all.
         split: only of this one; "" = of all.
         joints: (least, most) annotated joints.
-        count: at most so many, evenly spread over what is left; 0 = all of it.
+        count: at most this many, evenly spread; 0 = all.
         flip: mirrored.
         rotate: degrees, counter-clockwise.
     """

@@ -63,10 +63,10 @@ class Net(nn.Module):
             name: of the weights.
             net: of `nets.create`.
             options: likewise; the number of joints is added.
-            skeleton: of the maps; None = the usual one of so many joints.
+            skeleton: of the maps; None = the usual one of that many joints.
 
         Raises:
-            InputError: if no skeleton has so many joints.
+            InputError: if no skeleton has that many joints.
         """
         raise NotImplementedError
 
@@ -96,7 +96,7 @@ def topdown_spec(
 
 
 def usual_skeleton(net: str, joints: int) -> Skeleton:
-    """Return the skeleton of so many joints.
+    """Return the usual skeleton of that many joints.
 
     Raises:
         InputError: naming `net`, if there is none.

@@ -22,7 +22,7 @@ from humanpose.nets.network import Net
 from humanpose.train.config import MACHINE, Recipe
 
 _LAST, _PREVIOUS = "last.safetensors", "previous.safetensors"
-# What may change when a run goes on: where things lie, for how long, how fast.
+# Keys that a resumed run may change: places, length and speed of the run.
 _FREE = (*MACHINE, "name", "start", "marks", "samples", "patience", "validate_every")
 
 

@@ -43,7 +43,7 @@ class Place:
 
 
 def launch(recipe: Recipe, folder: Path, place: Place = Place()) -> Fabric:
-    """Start the processes of `place`, this one among them; each goes on from here.
+    """Start the processes of `place`, this one among them; each continues from here.
 
     Without torchrun or SLURM the first process starts the others by its own command line.
 
@@ -125,7 +125,7 @@ def keep_memory() -> bool:
     itself learns to keep blocks of up to 32 MB, no larger ones.
 
     Returns:
-        Whether this C library could be told; others than glibc are left alone.
+        Whether this C library was set; only glibc is.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -33,7 +33,7 @@ Show = Callable[[str], None]
 class CurveFile(Logger):
     """One line "step,name,value" a figure, in one file for the whole run, however often resumed.
 
-    Lines are written with each checkpoint: what a kill costs comes again when the run goes on.
+    Lines are written with each checkpoint: a resumed run logs lost steps again.
     """
 
     name, version, root_dir = "csv", 0, None
@@ -48,7 +48,7 @@ class CurveFile(Logger):
         self._waiting += [f"{step},{name},{float(value)!r}\n" for name, value in metrics.items()]
 
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
-        """The recipe stands in the checkpoint."""
+        """The checkpoint holds the recipe."""
 
     @rank_zero_only
     def save(self) -> None:
@@ -59,7 +59,7 @@ class CurveFile(Logger):
 
     @rank_zero_only
     def begin(self, step: int) -> None:
-        """Keep what was logged up to `step`, where the run goes on: what came later comes again."""
+        """Keep lines up to `step`, where the run resumes; later ones are logged again."""
         kept = curve(self.path) if self.path.exists() and step else {}
         lines = [
             (at, name, v) for name, each in kept.items() for at, v in each.items() if at <= step
@@ -105,7 +105,7 @@ def loggers_of(recipe: Recipe, folder: Path) -> list[Logger]:
         if importlib.util.find_spec(kind) is None:
             raise InputError(f"loggers: {kind} is not installed; run: pip install {kind}")
         if kind == "tensorboard":
-            # One curve however often the run goes on: no folder for each version.
+            # One curve for all resumptions of a run: no folder for each version.
             made.append(TensorBoardLogger(folder, name="tensorboard", version=""))
         elif kind == "wandb":
             from lightning.pytorch.loggers import WandbLogger
@@ -121,7 +121,7 @@ def loggers_of(recipe: Recipe, folder: Path) -> list[Logger]:
 
 
 def begin(fabric: Fabric, recipe: Recipe, step: int) -> None:
-    """Tell the loggers of what recipe the run is, and at which step it begins or goes on."""
+    """Give the loggers the recipe and the step at which the run begins or resumes."""
     plain = recipe.model_dump(mode="json")
     for logger in fabric.loggers:
         if isinstance(logger, CurveFile):
@@ -184,7 +184,7 @@ class Meter:
             yield batch
 
     def step(self, step: int, values: dict[str, torch.Tensor], rate: float) -> None:
-        """Log the `values` of a step and show a line, every so many steps.
+        """Log the `values` of a step and show a line, every N steps.
 
         A value is a process's share of the whole batch's: their mean is logged.
         """

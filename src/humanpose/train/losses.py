@@ -115,7 +115,7 @@ def squared_loss(maps: Tensor, target: Tensor, weight: Tensor, *, hardest: int =
         maps: (N, K, h, w).
         target: the same.
         weight: (N, K); multiplies the difference, so it counts squared.
-        hardest: mean over the so many joints of each sample that are most wrong (HRNet's
+        hardest: mean over this many joints of each sample, the most wrong ones (HRNet's
             `JointsOHKMMSELoss`, online hard keypoint mining); 0 = over all.
     """
     apart = (maps - target) * weight[:, :, None, None]

@@ -204,7 +204,7 @@ class Session:
             anew = anew or estimator is not self._estimator
             self._estimator, self._loaded = estimator, asked
             if self.live is not None:
-                self._stop_recording()  # a record tells of one set of networks
+                self._stop_recording()  # a record belongs to one set of networks
                 self.live.process = self._process(anew)
                 self._set_continuous()
                 self._renew_recording()
