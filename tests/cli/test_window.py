@@ -94,6 +94,12 @@ def results(window: Window) -> int:
     return window.session.live.statistics().results
 
 
+def wait_for_frames(path: Path, count: int = 1) -> None:
+    """Until the recording to `path` holds this many frames."""
+    part = path.with_name(f"{path.stem}.jsonl.part")
+    wait_for(lambda: part.exists() and part.read_bytes().count(b"\n") > count)
+
+
 def check_recording(path: Path) -> int:
     """Video and record are whole and tell of the same frames; gives their number."""
     header, frames = read_records(path.with_suffix(".jsonl"))
@@ -156,7 +162,7 @@ def test_the_whole_way(opened, data: Path, tmp_path: Path) -> None:
     QTest.keyClick(window, Qt.Key.Key_R)
     wait_for(lambda: session.recording)
     QTest.keyClick(window, Qt.Key.Key_S)
-    QTest.qWait(2000)
+    wait_for_frames(session.recording, 3)
     assert window.buttons["record"].isChecked()
     assert list((tmp_path / "out").glob("*.mp4.part"))
     QTest.keyClick(window, Qt.Key.Key_R)
@@ -224,11 +230,11 @@ def test_another_source_and_other_networks_begin_another_recording(opened, tmp_p
         for changes in ({"precision": "float32"}, {"source": other.url}, {"smoothing": "none"}):
             wait_for(lambda: window.session.recording and results(window) > 3)
             before = window.session.recording
-            QTest.qWait(500)
+            wait_for_frames(before)
             window.session.change(**changes)
             wait_for(lambda b=before: window.session.recording not in (None, b))
             assert not window.session.trouble()
-        QTest.qWait(500)
+        wait_for_frames(window.session.recording)
         window.close()
     paths = sorted((tmp_path / "out").glob("*.mp4"), key=lambda path: path.stat().st_mtime_ns)
     headers = [read_records(path.with_suffix(".jsonl"))[0] for path in paths]

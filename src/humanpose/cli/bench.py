@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from humanpose.cli.options import INTO, comma_list, with_options
-from humanpose.cli.terminal import progress_bar
+from humanpose.cli.options import INTO, comma_list, progress_bar, with_options
 from humanpose.errors import InputError
 from humanpose.types import option
 

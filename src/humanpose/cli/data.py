@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from humanpose.cli.options import Changes, with_options
-from humanpose.cli.terminal import progress, progress_bar
+from humanpose.cli.options import Changes, progress, progress_bar, with_options
 from humanpose.errors import EXIT_USAGE, InputError, OutputError
 from humanpose.types import option
 

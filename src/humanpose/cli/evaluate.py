@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from humanpose.cli.options import INTO, with_options
-from humanpose.cli.terminal import progress
+from humanpose.cli.options import INTO, progress, with_options
 from humanpose.errors import InputError
 from humanpose.infer.options import InferenceOptions
 from humanpose.types import check_options, option

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from humanpose.cli.options import Force
-from humanpose.cli.terminal import needs_extra
+from humanpose.cli.options import Force, needs_extra
 from humanpose.errors import InputError
 
 if TYPE_CHECKING:

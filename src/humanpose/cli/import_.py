@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from humanpose.cli.options import Force, with_options
-from humanpose.cli.terminal import needs_extra
+from humanpose.cli.options import Force, needs_extra, with_options
 from humanpose.errors import InputError, printable
 from humanpose.types import option
 

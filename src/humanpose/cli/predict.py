@@ -12,8 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from humanpose.cli.options import OutputOptions, SourceOptions, names_in, with_options
-from humanpose.cli.terminal import Stop, progress_bar, stopping
+from humanpose.cli.options import (
+    OutputOptions,
+    SourceOptions,
+    Stop,
+    names_in,
+    progress_bar,
+    stopping,
+    with_options,
+)
 from humanpose.draw import WITH_MAPS, DrawStyle
 from humanpose.errors import EXIT_SKIPPED, InputError, OutputError
 from humanpose.files import prepare_output
@@ -322,12 +329,9 @@ class Prediction:
 
     def summary(self) -> str:
         """Return one line for the user."""
-        parts = []
-        if self.pictures:
-            parts.append(f"{self.pictures} picture{'s' if self.pictures > 1 else ''}")
-        if self.frames:
-            rate = self.frames / max(self.seconds, 1e-9)
-            parts.append(f"{self.frames} frames ({rate:.1f} frames/s)")
-        done = " and ".join(parts) or "nothing"
+        rate = self.frames / max(self.seconds, 1e-9)
+        pictures = [f"{self.pictures} picture{'s' * (self.pictures > 1)}"] * bool(self.pictures)
+        frames = [f"{self.frames} frames ({rate:.1f} frames/s)"] * bool(self.frames)
+        done = " and ".join(pictures + frames) or "nothing"
         people = f"{self.people} {'person' if self.people == 1 else 'people'}"
         return f"{done} done, {people}; results in {self.folder}/"

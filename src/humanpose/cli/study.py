@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from humanpose.cli.options import Changes
-from humanpose.cli.terminal import needs_extra
+from humanpose.cli.options import Changes, needs_extra
 
 if TYPE_CHECKING:
     from humanpose.lab.study import Point, Row

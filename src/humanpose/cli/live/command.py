@@ -11,8 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from humanpose.cli.live.settings import LiveOptions, load_options
-from humanpose.cli.options import changed, fields_of, with_options
-from humanpose.cli.terminal import stopping
+from humanpose.cli.options import changed, fields_of, stopping, with_options
 from humanpose.errors import DeviceError, require
 from humanpose.infer.catalog import weights_path
 

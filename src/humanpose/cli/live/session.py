@@ -136,12 +136,9 @@ class Session:
     @property
     def busy(self) -> str:
         """Name what is being loaded or opened, "" if nothing."""
-        waits = []
-        if self._networks.busy:
-            waits.append(f"loading {self.options.inference.model}")
-        if self._sources.busy:
-            waits.append(f"opening {without_password(self.options.source)}")
-        return ", ".join(waits)
+        loading = f"loading {self.options.inference.model}"
+        opening = f"opening {without_password(self.options.source)}"
+        return ", ".join([loading] * self._networks.busy + [opening] * self._sources.busy)
 
     def trouble(self) -> list[str]:
         """Return one line for each problem of now."""
@@ -283,10 +280,11 @@ class Session:
         return path
 
     def _snapshot(self) -> None:
-        live, estimator = self.live, self._estimator
-        if live is None or live.result is None or estimator is None:
+        frame = None if self.live is None else self.live.result
+        estimator = self._estimator
+        if frame is None or estimator is None:
             raise InputError("there is no result to save yet")
-        path, frame = self._free_path(), live.result
+        path = self._free_path()
         record = RecordSink(path, self._header(estimator), ["json"])
         with PictureSink(path.with_suffix(".png"), look=self.options.style) as picture, record:
             picture.write(frame)
@@ -305,8 +303,7 @@ class Session:
             self._stop_recording()
             live, source, estimator = self.live, self._source, self._estimator
             if self.options.record and live and source and estimator:
-                path = self._free_path().with_suffix(".mp4")
-                header = self._header(estimator)
+                path, header = self._free_path().with_suffix(".mp4"), self._header(estimator)
                 look = self.options.style
                 self._recording = Recording(live, source, path, header, look, self._recorded)
 
