@@ -25,7 +25,7 @@ CEILINGS = {
     "media": 2217,
     "nets": 1647,
     "checkpoints": 1400,
-    "data": 3312,
+    "data": 2900,
     "train": 1350,
     "evaluate": 2494,
     "export": 605,

@@ -16,7 +16,7 @@ from makers.data import make_sets
 
 from humanpose.data.augment import Augmentation
 from humanpose.data.pack import Pack, PackedSample
-from humanpose.data.pack_plan import Store, common_skeleton, name_of, split_by_picture
+from humanpose.data.pack_writer import Store, common_skeleton, name_of, split_by_picture
 from humanpose.data.pose import PoseDataset
 from humanpose.data.readers import read
 from humanpose.errors import FormatError, HumanPoseError, InputError

@@ -143,7 +143,7 @@ def test_a_folder_or_file_that_is_not_mpii(tmp_path):
     savemat(tmp_path / "detections.mat", {"other": 1})
     with pytest.raises(FormatError, match="neither RELEASE nor annolist"):
         read("mpii", tmp_path)
-    with pytest.raises(InputError, match=r"gone\.json: cannot be read"):
+    with pytest.raises(InputError, match=r"gone\.json does not exist"):
         read("mpii", tmp_path / "gone.json")
 
 

@@ -7,10 +7,11 @@ count, resume and ranks cannot change the data.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from humanpose.geometry import Crop, augmented_crop, mirrored
 from humanpose.types import F32, U8
@@ -22,22 +23,13 @@ _FAR = -1e4  # pixels; no Gaussian reaches from there into a crop
 class Augmentation:
     """Strengths of random changes; zero, or one for scales, turns a part off.
 
-    Attributes:
-        rule: how scale, rotation, flip and half-body are drawn and in which order they are made:
-            "own"; "hrnet" (Sun et al. 2019, SimpleBaseline too); "cpm" (Wei et al. 2016).
-        scale: (least, largest) zoom. own: log-uniform; cpm: uniform; hrnet: growth of the *box*,
-            normal about 1 with the deviation that the largest is above 1, clipped to both.
-        rotation: degrees. own: largest, drawn from a triangle, so that upright stays common;
-            cpm: largest, uniform; hrnet: deviation of a normal, clipped at its double.
-        rotation_chance: share of samples that are turned at all (cpm turns all).
-        shift: largest movement as a share of the crop.
-        flip: chance of a mirror image.
-        half_body: chance of a crop around the upper or the lower body alone.
-        colour: strength of brightness, contrast, saturation and hue changes, 0 to 1.
-        degrade: chance of low resolution, blur or noise.
-        occlude: chance of a flat patch over part of the crop.
-        dark: chance of a half to a tenth of the light, with a sensor's noise.
-        cut: chance that the picture ends inside the crop; joints beyond its edge are absent.
+    `rule` says how scale, rotation, flip and half-body are drawn and in which order they are made:
+    "own"; "hrnet" (Sun et al. 2019, SimpleBaseline too); "cpm" (Wei et al. 2016).
+
+    `scale` is the (least, largest) zoom. own: log-uniform; cpm: uniform; hrnet: growth of the
+    *box*, normal about 1 with the deviation that the largest is above 1, clipped to both.
+    `rotation` is in degrees. own: largest, drawn from a triangle, so that upright stays common;
+    cpm: largest, uniform; hrnet: deviation of a normal, clipped at its double.
     """
 
     # Recipes are checked by pydantic: a misspelt strength must not be passed over.
@@ -46,15 +38,15 @@ class Augmentation:
     rule: Literal["own", "hrnet", "cpm"] = "own"
     scale: tuple[float, float] = (1.0, 1.0)
     rotation: float = 0.0
-    rotation_chance: float = 0.6
-    shift: float = 0.0
-    flip: float = 0.0
-    half_body: float = 0.0
-    colour: float = 0.0
-    degrade: float = 0.0
-    occlude: float = 0.0
-    dark: float = 0.0
-    cut: float = 0.0
+    rotation_chance: float = 0.6  # share of samples that are turned at all (cpm turns all)
+    shift: float = 0.0  # largest movement as a share of the crop
+    flip: float = 0.0  # chance of a mirror image
+    half_body: float = 0.0  # chance of a crop around the upper or the lower body alone
+    colour: float = 0.0  # strength of brightness, contrast, saturation and hue changes, 0 to 1
+    degrade: float = 0.0  # chance of low resolution, blur or noise
+    occlude: float = 0.0  # chance of a flat patch over part of the crop
+    dark: float = 0.0  # chance of a half to a tenth of the light, with a sensor's noise
+    cut: float = 0.0  # chance that the picture ends inside the crop; joints beyond are absent
 
     def __post_init__(self) -> None:
         chances = "rotation_chance flip half_body colour degrade occlude dark cut"
@@ -116,7 +108,8 @@ def random_pixels(image: U8, rules: Augmentation, rng: np.random.Generator) -> U
         image = _colour(image, rules.colour, rng)
     # Nothing is drawn for what is off and younger than the others: old runs stay what they were.
     if rules.dark and rng.random() < rules.dark:
-        image = _dark(image, rng)
+        light = 2 ** -rng.uniform(1, 3.3)
+        image = _noisy(image * light, rng.uniform(1, 5), rng)
     if rng.random() < rules.degrade:
         image = _degrade(image, rng)
     if rng.random() < rules.occlude:
@@ -137,10 +130,8 @@ def _colour(image: U8, strength: float, rng: np.random.Generator) -> U8:
     return np.asarray(cv2.transform(image, matrix), np.uint8)
 
 
-def _dark(image: U8, rng: np.random.Generator) -> U8:
-    light = 2 ** -rng.uniform(1, 3.3)
-    noise = rng.normal(0, rng.uniform(1, 5), image.shape)
-    return np.clip(image * light + noise, 0, 255).astype(np.uint8)
+def _noisy(image: NDArray[Any], sigma: float, rng: np.random.Generator) -> U8:
+    return np.clip(image + rng.normal(0, sigma, image.shape), 0, 255).astype(np.uint8)
 
 
 def cut_off(
@@ -173,8 +164,7 @@ def _degrade(image: U8, rng: np.random.Generator) -> U8:
         return np.asarray(cv2.resize(low, (width, height)), np.uint8)
     if kind == 1:
         return np.asarray(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.6, 2.0)), np.uint8)
-    noise = rng.normal(0, rng.uniform(3, 15), image.shape)
-    return np.clip(image + noise, 0, 255).astype(np.uint8)
+    return _noisy(image, rng.uniform(3, 15), rng)
 
 
 def _occlude(image: U8, rng: np.random.Generator) -> U8:

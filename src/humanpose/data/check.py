@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from humanpose.data.pack import PackedSample, image_of
+from humanpose.data.pack import PackedSample, has_picture, image_of
 from humanpose.errors import InputError
 from humanpose.images import image_size
 from humanpose.types import Sample
@@ -26,28 +26,20 @@ Progress = Callable[[Sequence[Path]], Iterable[Path]]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something missing or odd.
+    """Something missing or odd."""
 
-    Attributes:
-        level: "error": training or scoring would go wrong or fail; "warning": check it.
-        what: it is, for a user.
-        where: the persons ("picture: identifier") or pictures concerned.
-        of: how many there are in all.
-    """
-
-    level: str
+    level: str  # "error": training or scoring would go wrong or fail; "warning": check it
     what: str
-    where: tuple[str, ...]
-    of: int
+    where: tuple[str, ...]  # the persons ("picture: identifier") or pictures concerned
+    of: int  # how many there are in all
 
 
 def summary(samples: Sequence[Sample]) -> dict[str, Any]:
     """Return persons, pictures and joints of each split, and the annotated joints by name."""
     parts: dict[str, list[Sample]] = defaultdict(list)
-    for sample in samples:
-        parts[sample.split].append(sample)
     counts: Counter[str] = Counter()
     for sample in samples:  # a pack may hold several skeletons
+        parts[sample.split].append(sample)
         counts.update(dict(zip(sample.skeleton.joints, (sample.visible > 0).tolist(), strict=True)))
     return {
         "skeleton": ", ".join(sorted({sample.skeleton.name for sample in samples})),
@@ -68,10 +60,8 @@ def findings(
 ) -> list[Finding]:
     """Return everything missing or odd in a data set, errors first.
 
-    Args:
-        samples: of one data set.
-        pictures: decode every picture; else only its header is read.
-        progress: wraps the paths of the pictures.
+    With `pictures` every picture is decoded, else only its header is read; `progress` wraps their
+    paths.
     """
     sizes, found = _pictures(samples, pictures, progress)
     origins = Counter(sample.origin for sample in samples)
@@ -80,9 +70,9 @@ def findings(
         first.setdefault((sample.picture, sample.joints.tobytes()), sample)
     has_heads = any(not np.isnan(sample.head_size) for sample in samples)
 
-    def repeated(sample: Sample) -> bool:
+    def again(sample: Sample) -> bool:
         same = first[sample.picture, sample.joints.tobytes()]
-        return same is not sample and bool((sample.visible > 0).any())
+        return same is not sample and bool(sample.visible.any())
 
     rules: tuple[tuple[str, str, Callable[[Sample], object]], ...] = (
         ("error", "the identifier comes twice", lambda s: origins[s.origin] > 1),
@@ -92,13 +82,12 @@ def findings(
         ("warning", "a joint lies outside the picture", lambda s: _outside(s, sizes)),
         ("warning", "left and right are likely swapped", swapped),
         ("warning", f"the box is under {_TINY:g} px", lambda s: not s.box[2:].max() >= _TINY),
-        ("warning", "the person comes twice in its picture", repeated),
+        ("warning", "the person comes twice in its picture", again),
     )
     for level, what, odd in rules:
         where = tuple(f"{s.picture.name}: {s.origin[1]}" for s in samples if odd(s))
-        if where:
-            found.append(Finding(level, what, where, len(samples)))
-    return sorted(found, key=lambda finding: finding.level)
+        found.append(Finding(level, what, where, len(samples)))
+    return sorted((f for f in found if f.where), key=lambda finding: finding.level)
 
 
 def _original(sample: Sample) -> Path:
@@ -117,14 +106,12 @@ def _pictures(
     missing, damaged = [], []
     for path in progress(sorted(paths)):
         sample = paths[path]
+        if not has_picture(sample):
+            missing.append(str(path))
+            continue
         try:
-            if isinstance(sample, PackedSample):
-                sizes[path] = sample.crop.size
-            elif path.is_file():
-                sizes[path] = image_size(path)
-            else:
-                missing.append(str(path))
-                continue
+            packed = isinstance(sample, PackedSample) and sample.crop.size
+            sizes[path] = packed or image_size(path)
             if whole:
                 image_of(sample)
         except InputError as error:
@@ -140,22 +127,16 @@ def _pictures(
     # Annotations without any picture are of use: predictions can be scored against them.
     level = "error" if len(missing) < len(paths) else "warning"
     return sizes, [
-        Finding(level, what, tuple(where), of)
-        for level, what, where, of in (
-            (level, "the picture is not there", missing, len(paths)),
-            ("error", "the picture is unreadable", damaged, len(paths)),
-            ("warning", "the picture is in two splits", torn, len(splits)),
-            ("warning", "two pictures have this name", alike, len(splits)),
-        )
-        if where
+        Finding(level, "the picture is not there", tuple(missing), len(paths)),
+        Finding("error", "the picture is unreadable", tuple(damaged), len(paths)),
+        Finding("warning", "the picture is in two splits", tuple(torn), len(splits)),
+        Finding("warning", "two pictures have this name", tuple(alike), len(splits)),
     ]
 
 
 def _outside(sample: Sample, sizes: dict[Path, tuple[int, int]]) -> bool:
     """Return whether a joint lies over 2 % of the longer side outside the picture."""
-    if sample.picture not in sizes:
-        return False
-    size = np.array(sizes[sample.picture])
+    size = np.array(sizes.get(sample.picture, (np.inf, np.inf)))
     margin = _MARGIN * size.max()
     return bool(((sample.joints < -margin) | (sample.joints > size - 1 + margin)).any())
 
@@ -168,9 +149,9 @@ def swapped(sample: Sample) -> bool:
     Whole bodies labelled the wrong way round do not show in this.
     """
     names = ("left_shoulder", "right_shoulder", "left_hip", "right_hip")
-    if any(name not in sample.skeleton.joints for name in names):
+    if not set(names) <= set(sample.skeleton.joints):
         return False
-    corners = [np.asarray(sample.joints[sample.skeleton.index(name)], float) for name in names]
+    corners = [sample.joints[sample.skeleton.index(name)].astype(float) for name in names]
     shoulders, hips = corners[0] - corners[1], corners[2] - corners[3]
     torso = np.hypot(*(corners[0] + corners[1] - corners[2] - corners[3]) / 2)
     lengths = np.hypot(*shoulders), np.hypot(*hips)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 import cv2
@@ -12,7 +12,7 @@ import numpy as np
 
 from humanpose.data.augment import Augmentation, generator, random_crop, random_pixels
 from humanpose.data.pose import Batchable
-from humanpose.geometry import Crop, crop_of_picture, iou, overlap
+from humanpose.geometry import Crop, box_of_joints, crop_of_picture, iou, overlap
 from humanpose.images import load_image
 from humanpose.spec import ModelSpec
 from humanpose.types import F32, U8, Sample
@@ -25,32 +25,22 @@ _LEAST_SHARE = 0.35  # of a box that must remain in the crop
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PersonPicture:
-    """A picture with the people annotated in it.
-
-    Attributes:
-        picture: path.
-        boxes: (N, 4) annotated people.
-        ignore: (M, 4) places that may hold people who are not annotated.
-        split: "train" or "validation".
-        origin: data set.
-    """
+    """A picture with the people annotated in it."""
 
     picture: Path
-    boxes: F32
-    ignore: F32
-    split: str
-    origin: str
+    boxes: F32  # (N, 4) annotated people
+    ignore: F32  # (M, 4) places that may hold people who are not annotated
+    split: str  # "train" or "validation"
+    origin: str  # data set
 
 
 def pictures_of(
     samples: Sequence[Sample], marks: dict[str, list[list[float]]] | None = None
 ) -> list[PersonPicture]:
-    """Group persons by picture.
+    """Group annotated persons by picture.
 
-    Args:
-        samples: annotated persons.
-        marks: "<data set>/<file name>" -> boxes [x, y, width, height, ...] of another detector;
-            those that are not an annotated person, nor inside one, become places to ignore.
+    `marks` are boxes [x, y, width, height, ...] of another detector by "<data set>/<file name>";
+    those that are not an annotated person, nor inside one, become places to ignore.
     """
     groups: dict[Path, list[Sample]] = defaultdict(list)
     for sample in samples:
@@ -59,51 +49,26 @@ def pictures_of(
     for path, people in groups.items():
         boxes = np.stack([person.box for person in people])
         origin = people[0].origin[0]
-        found = (marks or {}).get(f"{origin}/{path.name}", [])
-        ignore = np.asarray(found, np.float32).reshape(-1, len(found[0]) if found else 4)[:, :4]
-        ignore = _unannotated(ignore, boxes)
+        marked = (marks or {}).get(f"{origin}/{path.name}", [])
+        found = np.array([box[:4] for box in marked], np.float32).reshape(-1, 4)
+        share = overlap(found, boxes) / np.maximum(found[:, 2] * found[:, 3], 1e-6)[:, None]
+        ignore = found[(iou(found, boxes).max(1) < 0.4) & (share.max(1) < 0.7)]
         pictures.append(PersonPicture(path, boxes, ignore, people[0].split, origin))
     return pictures
 
 
-def _unannotated(found: F32, annotated: F32) -> F32:
-    """Return the boxes of `found` that are no person of `annotated`, nor a part of one."""
-    if not len(found):
-        return found
-    person = iou(found, annotated).max(1) >= 0.4
-    share = overlap(found, annotated) / np.maximum(found[:, 2] * found[:, 3], 1e-6)[:, None]
-    return np.asarray(found[~person & (share.max(1) < 0.7)], np.float32)
-
-
+@dataclass(frozen=True, eq=False)
 class PersonDataset:
-    """Whole pictures, scaled into the input and changed at random; indexed by (epoch, index).
+    """Whole pictures, scaled into the input and changed at random; indexed by (epoch, index)."""
 
-    Args:
-        pictures: annotated pictures.
-        spec: of the detector.
-        rules: random changes.
-        seed: of the run.
-        mosaic: chance that four pictures share one input, which makes small people in context.
-        empty: chance of an input without people: a network trained on pictures with people only
-            finds them in clouds.
-    """
-
-    def __init__(
-        self,
-        pictures: Sequence[PersonPicture],
-        spec: ModelSpec,
-        rules: Augmentation,
-        *,
-        seed: int = 0,
-        mosaic: float = 0.0,
-        empty: float = 0.0,
-    ) -> None:
-        self.pictures = tuple(pictures)
-        self.spec = spec
-        self.rules = rules
-        self.seed = seed
-        self.mosaic = mosaic
-        self.empty = empty
+    pictures: Sequence[PersonPicture]
+    spec: ModelSpec  # of the detector
+    rules: Augmentation
+    _: KW_ONLY
+    seed: int = 0  # of the run
+    mosaic: float = 0.0  # chance that four pictures share one input: small people in context
+    # Chance of an input without people: trained without, a network finds them in clouds.
+    empty: float = 0.0
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -170,15 +135,13 @@ def boxes_in_crop(boxes: F32, crop: Crop, *, least_share: float = _LEAST_SHARE) 
         return boxes, boxes
     unit = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
     corners = boxes[:, None, :2] + boxes[:, None, 2:] * unit
-    moved = crop.to_crop(corners.astype(np.float32))
-    low, high = moved.min(1), moved.max(1)
-    around = np.concatenate([low, high - low], axis=1)
+    around = box_of_joints(crop.to_crop(corners.astype(np.float32)))
     area = boxes[:, 2] * boxes[:, 3] * abs(np.linalg.det(crop.matrix[:, :2]))
     shrink = np.sqrt(area / np.maximum(around[:, 2] * around[:, 3], 1e-6))[:, None]
     around[:, :2] += around[:, 2:] * (1 - shrink) / 2
     around[:, 2:] *= shrink
     frame = np.array([0, 0, *crop.size], np.float32)
-    share = overlap(around, frame[None])[:, 0] / np.maximum(around[:, 2] * around[:, 3], 1e-6)
+    share = overlap(around, frame[None])[:, 0] / np.maximum(around[:, 2:].prod(1), 1e-6)
     low = np.clip(around[:, :2], 0, crop.size)
     high = np.clip(around[:, :2] + around[:, 2:], 0, crop.size)
     cut = np.concatenate([low, high - low], axis=1).astype(np.float32)

@@ -9,7 +9,7 @@ beside the index, the SHA-256 of it and that of its table of rows. A shard is an
               teacher, each is followed by that network's maps of the person, float16
 
 Both are contiguous, so that training never calls libhdf5, which crashes on damaged files: a child
-process reads the tables once, pictures are read by their offsets.
+process reads and checks the tables once, pictures are read by their offsets.
 """
 
 from __future__ import annotations
@@ -38,54 +38,40 @@ FORMAT = "humanpose-pack/2"
 SPLITS = ("train", "validation", "test")
 TEXTS = ("dataset", "name", "identifier")
 _BEGINNING = f'{{"format": "{FORMAT}"'.encode()
-_PLACES = ("joints", "box", "centre", "scale", "head_size")
 _MAX_INDEX_BYTES = 1 << 26
-_MAX_SIDE = 1 << 14
-_FARTHEST = 1e5  # pixels of a joint, box or centre
 
 
 def row_type(joints: int, widths: Sequence[int], teacher: bool) -> np.dtype[Any]:
     """Return the type of a row: a person in pixels of its stored picture.
 
-    Args:
-        joints: of the pack's common skeleton.
-        widths: bytes of the longest text in each column of TEXTS.
-        teacher: whether a teacher's maps follow the picture.
+    `joints` are the common skeleton's, `widths` the bytes of the longest text in each of TEXTS.
     """
-    cells: list[Any] = [("cells", "<f8", (2, 3))] if teacher else []  # stored pixel -> map cell
-    texts: list[Any] = [(name, f"S{width}") for name, width in zip(TEXTS, widths, strict=True)]
-    return np.dtype(
-        [
-            *texts,
-            ("split", "u1"),  # index into SPLITS
-            ("skeleton", "u1"),  # the row's own one, an index into about's list
-            ("scale", "<f4"),
-            ("centre", "<f4", 2),
-            ("head_size", "<f4"),
-            ("box", "<f4", 4),
-            ("area", "<f4"),
-            ("joints", "<f4", (joints, 2)),
-            ("visible", "u1", joints),
-            ("to_picture", "<f8", (2, 3)),  # stored pixel -> pixel of the original picture
-            ("size", "<u2", 2),  # width, height of the stored picture
-            ("offset", "<u8"),  # in /pictures
-            ("length", "<u4"),
-            *cells,
-        ]
-    )
+    columns: list[Any] = [
+        *((name, f"S{width}") for name, width in zip(TEXTS, widths, strict=True)),
+        ("split", "u1"),  # index into SPLITS
+        ("skeleton", "u1"),  # the row's own one, an index into about's list
+        ("scale", "<f4"),
+        ("centre", "<f4", 2),
+        ("head_size", "<f4"),
+        ("box", "<f4", 4),
+        ("area", "<f4"),
+        ("joints", "<f4", (joints, 2)),
+        ("visible", "u1", joints),
+        ("to_picture", "<f8", (2, 3)),  # stored pixel -> pixel of the original picture
+        ("size", "<u2", 2),  # width, height of the stored picture
+        ("offset", "<u8"),  # in /pictures
+        ("length", "<u4"),
+        ("cells", "<f8", (2, 3)),  # stored pixel -> map cell
+    ]
+    return np.dtype(columns if teacher else columns[:-1])
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A file of which parts are read, by any number of threads and processes at once.
-
-    Attributes:
-        path: of the file, absolute.
-        identity: (bytes, time of the last change) when it was first seen.
-    """
+    """A file of which parts are read, by any number of threads and processes at once."""
 
     path: Path
-    identity: tuple[int, int]
+    identity: tuple[int, int]  # bytes, time of the last change when it was first seen
 
     @classmethod
     def of(cls, path: Path) -> Stored:
@@ -93,12 +79,7 @@ class Stored:
         return cls(path.absolute(), (file_size(path), os.stat(path).st_mtime_ns))
 
     def read(self, offset: int, length: int) -> bytes:
-        """Return `length` bytes from `offset`.
-
-        Raises:
-            InputError: the file is not there, or was changed since it was first seen.
-            FormatError: it ends before that.
-        """
+        """Return `length` bytes from `offset`. Raises InputError if the file was changed since."""
         try:
             with open(self.path, "rb", buffering=0) as file:
                 status = os.fstat(file.fileno())
@@ -115,41 +96,28 @@ class Stored:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, kw_only=True)
 class PackedSample(Sample):
-    """A person whose picture lies inside a larger file; all of it in pixels of that picture.
+    """A person whose picture lies inside a larger file; all of it in pixels of that picture."""
 
-    Attributes:
-        file: holds the picture.
-        place: (offset, length) in it, bytes.
-        coding: "jpeg", or pixels, "rgb" or "bgr".
-        crop: pixel of the original picture -> pixel of the stored one, and its size.
-        name: of the original picture.
-        cells: stored pixel -> cell of the teacher's maps, and their (w, h); None without teacher.
-        maps: (S, J, h, w) of those maps.
-        teacher: skeleton of their J joints.
-    """
-
-    file: Stored
-    place: tuple[int, int]
-    coding: str
-    crop: Crop
-    name: str
-    cells: Crop | None = None
-    maps: tuple[int, ...] = ()
-    teacher: Skeleton | None = None
+    file: Stored  # holds the picture
+    place: tuple[int, int]  # (offset, length) in it, bytes
+    coding: str  # "jpeg", or pixels, "rgb" or "bgr"
+    crop: Crop  # pixel of the original picture -> pixel of the stored one, and its size
+    name: str  # of the original picture
+    cells: Crop | None = None  # stored pixel -> cell of the teacher's maps, and their (w, h)
+    maps: tuple[int, ...] = ()  # (S, J, h, w) of those maps
+    teacher: Skeleton | None = None  # of their J joints
 
     def image(self) -> U8:
         """Return the stored picture (H, W, 3) RGB. Raises FormatError, InputError naming it."""
         data = self.file.read(*self.place)
         width, height = self.crop.size
-        if self.coding == "jpeg":
-            try:
-                image = load_image(data, max_pixels=width * height)
-            except HumanPoseError as error:
-                raise FormatError(f"{self.picture}: {error}") from error
-        else:
+        if self.coding != "jpeg":
             image = np.frombuffer(data, np.uint8).reshape(height, width, 3)
-            if self.coding == "bgr":
-                image = np.ascontiguousarray(image[..., ::-1])
+            return image if self.coding == "rgb" else np.ascontiguousarray(image[..., ::-1])
+        try:
+            image = load_image(data, max_pixels=width * height)
+        except HumanPoseError as error:
+            raise FormatError(f"{self.picture}: {error}") from error
         if image.shape != (height, width, 3):
             raise FormatError(f"{self.picture}: it is not {width} x {height}")
         return image
@@ -170,105 +138,66 @@ def has_picture(sample: Sample) -> bool:
     return isinstance(sample, PackedSample) or sample.picture.is_file()
 
 
-class Pack:
+class _Index:
+    """Content of an index, checked; any error of Python on a damaged one."""
+
+    def __init__(self, path: Path) -> None:
+        index = json.loads(read_limited(path, _MAX_INDEX_BYTES))
+        self.about: dict[str, Any] = index["about"]
+        self.shards = {str(shard["name"]): str(shard["sha256"]) for shard in index["shards"]}
+        self.tables = [str(shard["table"]) for shard in index["shards"]]
+        self.coding = str(self.about["coding"])
+        self.skeletons = [Skeleton.from_dict(s["skeleton"]) for s in self.about["skeletons"]]
+        self.joints = np.arange(len(self.about["skeleton"]["joints"]))
+        self.places = [self.joints[s["places"]] for s in self.about["skeletons"]]
+        taught = self.about.get("teacher")
+        self.maps = tuple(int(n) for n in taught["maps"]) if taught else ()
+        self.teacher = Skeleton.from_dict(taught["spec"]["skeleton"]) if taught else None
+        for name in self.shards:
+            if Path(name).name != name:
+                raise ValueError(f"{name!r} is not the name of a file beside it")
+        joints = [len(skeleton.joints) for skeleton in self.skeletons]
+        if self.coding not in ("rgb", "jpeg") or [len(p) for p in self.places] != joints:
+            raise ValueError("its table cannot be read by what it says about itself")
+        if self.teacher and (
+            (len(self.maps), self.maps[1]) != (4, len(self.teacher.joints))
+            or not 0 < np.prod(self.maps, dtype=float) < 1e8
+        ):
+            raise ValueError(f"its teacher's maps are {self.maps}")
+
+
+class Pack(_Index):
     """A pack made by `humanpose data build`: a sequence of `PackedSample`.
 
-    Attributes:
-        path: of the index.
-        rows: (N,) table of `row_type`, of all shards.
-        about: the index's description of the pack.
+    `path` is that of the index, `about` its description of the pack, `shards` the SHA-256 of each
+    by its name, `rows` (N,) the table of all shards; offsets count from the file's beginning.
     """
 
     def __init__(self, path: Path) -> None:
         """Read the index and the tables, not the pictures.
 
-        Raises:
-            InputError: the index or a shard is missing.
-            FormatError: it is not a pack, or is damaged.
-            MissingExtraError: h5py is not installed.
+        Raises InputError: the index or a shard is missing; FormatError: it is not a pack, or is
+        damaged; MissingExtraError: h5py is not installed.
         """
         self.path = path
-        file_size(path)
+        size = file_size(path)
         if not is_pack(path):
             raise FormatError(f"{path}: not a pack of `humanpose data build`")
         require("h5py", "data")
-        try:
-            index = _read_index(path)
-            self.about: dict[str, Any] = index["about"]
-            self.shards = {str(shard["name"]): str(shard["sha256"]) for shard in index["shards"]}
-            self._files = [Stored.of(path.parent / name) for name in self.shards]
-            found = sandbox.parse(_parse_shards, path, timeout=9 + len(self.shards) / 10)
-            self.rows: NDArray[Any] = found["rows"]
-            self._shard = np.repeat(np.arange(len(self.shards)), found["persons"])
-            self.coding = str(self.about["coding"])
-            self.skeletons = [Skeleton.from_dict(s["skeleton"]) for s in self.about["skeletons"]]
-            taught = self.about.get("teacher", {})
-            self.maps = tuple(int(n) for n in taught.get("maps", ()))
-            self.teacher = Skeleton.from_dict(taught["spec"]["skeleton"]) if self.maps else None
-            self._places = [np.array(s["places"], np.int64) for s in self.about["skeletons"]]
-            self._starts = found["starts"]
-            self._check(found["sizes"])
-        except (
-            KeyError,
-            TypeError,
-            ValueError,
-            IndexError,
-            AttributeError,
-            RecursionError,
-        ) as error:
-            raise FormatError(f"{path}: damaged ({' '.join(str(error).split())[:200]})") from error
-
-    def _check(self, sizes: NDArray[np.int64]) -> None:
-        """Raise ValueError unless every row can be used; `sizes` are the shards' /pictures."""
-        rows, joints = self.rows, len(self.about["skeleton"]["joints"])
-        fields: Any = rows.dtype.fields or {}
-        widths = [fields[name][0].itemsize for name in TEXTS]
-        if rows.dtype != row_type(joints, widths, bool(self.maps)):
-            raise ValueError("its table has other columns")
-        joints_of = len(self.teacher.joints) if self.teacher else 0
-        wrong = len(self.maps) != 4 or self.maps[1] != joints_of
-        if self.maps and (wrong or not 0 < np.prod(self.maps, dtype=float) < 1e8):
-            raise ValueError(f"its teacher's maps are {self.maps}")
-        offset, length = rows["offset"], rows["length"].astype(np.int64)
-        end = sizes[self._shard].astype(np.uint64)
-        more = 2 * int(np.prod(self.maps)) if self.maps else 0  # bytes of the maps
-        inside = (offset <= end) & (length + more <= end - offset)
-        sides = rows["size"].astype(np.int64)
-        pixels = length == 3 * sides.prod(1) if self.coding == "rgb" else length > 0
-        known = [
-            (p >= 0).all() and (p < joints).all() and len(p) == len(s.joints)
-            for p, s in zip(self._places, self.skeletons, strict=True)
-        ]
-        fits = [
-            start + size <= file.identity[0]
-            for start, size, file in zip(self._starts, sizes, self._files, strict=True)
-        ]
-        if not (
-            self.coding in ("rgb", "jpeg")
-            and all(fits)
-            and (inside & pixels).all()
-            and ((sides > 0) & (sides <= _MAX_SIDE)).all()
-            and (rows["split"] < len(SPLITS)).all()
-            and (rows["skeleton"] < len(known)).all()
-            and all(known)
-            and np.isfinite(rows["to_picture"]).all()
-            and (np.abs(np.linalg.det(rows["to_picture"][:, :, :2])) > 1e-9).all()
-            and np.isfinite(rows["box"]).all()
-            and not any((np.abs(rows[name]) > _FARTHEST).any() for name in _PLACES)
-        ):
-            raise ValueError("a row leads nowhere")
-        for name in TEXTS:
-            np.char.decode(rows[name], "utf-8")
+        found = sandbox.parse(_parse, path, timeout=9 + size / 2000)  # 0.1 s for each shard
+        super().__init__(path)
+        self.rows: NDArray[Any] = found["rows"]
+        self._shard = found["shard"]
+        self._files = [Stored.of(path.parent / name) for name in self.shards]
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> PackedSample:
         """Return row `index`, 0 to len - 1, in its data set's own skeleton."""
-        row, shard = self.rows[index], self._shard[index]
-        places = self._places[row["skeleton"]]
+        row = self.rows[index]
+        places = self.places[row["skeleton"]]
         name = row["name"].decode()
-        centre = row["centre"]
         matrix = np.asarray(cv2.invertAffineTransform(row["to_picture"]), np.float64)
         width, height = row["size"].tolist()
         return PackedSample(
@@ -282,10 +211,10 @@ class Pack:
             origin=(row["dataset"].decode(), row["identifier"].decode()),
             skeleton=self.skeletons[row["skeleton"]],
             head_size=float(row["head_size"]),
-            centre=None if np.isnan(centre).any() else centre.copy(),
+            centre=None if np.isnan(row["centre"]).any() else row["centre"].copy(),
             scale=float(row["scale"]),
-            file=self._files[shard],
-            place=(int(self._starts[shard]) + int(row["offset"]), int(row["length"])),
+            file=self._files[self._shard[index]],
+            place=(int(row["offset"]), int(row["length"])),
             coding=self.coding,
             crop=Crop(matrix, (width, height)),
             name=name,
@@ -295,15 +224,12 @@ class Pack:
         )
 
     def __iter__(self) -> Iterator[PackedSample]:
-        return (self[i] for i in range(len(self)))
+        return map(self.__getitem__, range(len(self)))
 
     def damaged(self) -> list[str]:
         """Return the names of shards that are not what was written; reads all of them."""
-        return [
-            name
-            for name, digest in self.shards.items()
-            if sha256(self.path.parent / name) != digest
-        ]
+        folder = self.path.parent
+        return [name for name, digest in self.shards.items() if sha256(folder / name) != digest]
 
 
 def is_pack(path: Path) -> bool:
@@ -314,38 +240,46 @@ def is_pack(path: Path) -> bool:
         return file.read(len(_BEGINNING)) == _BEGINNING
 
 
-def read_pack(path: Path) -> list[Sample]:
-    """Return the samples of a pack, each in its data set's own skeleton. Raises as `Pack` does."""
-    return list(Pack(path))
-
-
-def _read_index(path: Path) -> dict[str, Any]:
-    """Return the content of an index. Raises ValueError if a shard lies in another folder."""
-    index: dict[str, Any] = json.loads(read_limited(path, _MAX_INDEX_BYTES))
-    for shard in index["shards"]:
-        if Path(shard["name"]).name != shard["name"]:
-            raise ValueError(f"{shard['name']!r} is not the name of a file beside it")
-    return index
-
-
-def _parse_shards(path: str) -> sandbox.Arrays:
-    """Return the rows of all shards, and of each shard persons, start and size of /pictures."""
+def _parse(path: str) -> sandbox.Arrays:
+    """Return the rows of all shards, offsets from the file's beginning, and each one's shard."""
     import h5py
 
-    tables, numbers = [], []
-    for shard in _read_index(Path(path))["shards"]:
-        name = Path(path).with_name(shard["name"])
-        with h5py.File(name, "r") as file:
-            for table in (file["rows"], file["pictures"]):
-                plain = isinstance(table, h5py.Dataset) and table.ndim == 1 and not table.chunks
-                if not plain or table.is_virtual or table.external or table.dtype.hasobject:
-                    raise ValueError(f"{name.name}: it is not made of plain tables")
+    index = _Index(Path(path))
+    taught = bool(index.maps)
+    more = taught * 2 * int(np.prod(index.maps))  # bytes of the maps
+    tables = []
+    for name, digest in zip(index.shards, index.tables, strict=True):
+        shard = Path(path).with_name(name)
+        size = file_size(shard)
+        with h5py.File(shard, "r") as file:
             rows, pictures = file["rows"], file["pictures"]
-            if pictures.dtype != np.uint8 or rows.nbytes > os.path.getsize(name):
-                raise ValueError(f"{name.name}: its tables do not fit the file")
-            tables.append(rows[()])
-            numbers.append((len(rows), pictures.id.get_offset(), pictures.size))
-        if hashlib.sha256(tables[-1].tobytes()).hexdigest() != shard["table"]:
-            raise ValueError(f"{name.name}: its table is not what was written")
-    persons, starts, sizes = np.array(numbers, np.int64).T
-    return {"rows": np.concatenate(tables), "persons": persons, "starts": starts, "sizes": sizes}
+            start, end = pictures.id.get_offset(), pictures.size
+            widths = [rows.dtype[text].itemsize for text in TEXTS]
+            if (
+                rows.dtype != row_type(len(index.joints), widths, taught)
+                or (rows.ndim, pictures.ndim, pictures.dtype) != (1, 1, np.uint8)
+                # None: in chunks, or in another file.
+                or rows.id.get_offset() is None
+                or start is None
+                or start + end > size
+            ):
+                raise ValueError(f"{name}: not two plain tables, rows and pictures")
+            table = rows[()]
+        if hashlib.sha256(table.tobytes()).hexdigest() != digest:
+            raise ValueError(f"{name}: its table is not what was written")
+        sides, length = table["size"].astype(np.int64), table["length"].astype(np.int64)
+        used = (
+            (table["offset"].astype(float) + length + more <= end)
+            & (length == 3 * sides.prod(1) if index.coding == "rgb" else length > 0)
+            & (sides > 0).all(1)
+            & (table["split"] < len(SPLITS))
+            & (table["skeleton"] < len(index.skeletons))
+            & np.isfinite(table["box"]).all(1)
+            & (np.abs(np.linalg.det(table["to_picture"][:, :, :2])) > 1e-9)
+        )
+        if not used.all():
+            raise ValueError(f"{name}: a row leads nowhere")
+        table["offset"] += start
+        tables.append(table)
+    shard_of = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
+    return {"rows": np.concatenate(tables), "shard": shard_of}

@@ -7,7 +7,8 @@ pixels of the crop -> target maps (targets.py) and the state of each joint.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -35,42 +36,24 @@ _HALF_BODY_LEAST = 4  # joints of a half that make a sensible crop
 _HRNET_HALF_BODY_LEAST = 8
 
 
+@dataclass(frozen=True, eq=False)
 class PoseDataset:
-    """Persons as crops; indexed by (epoch, sample), so that randomness can be keyed by both.
+    """Persons as crops; indexed by (epoch, sample), or with `sizes` by (epoch, sample, size)."""
 
-    With `sizes` by (epoch, sample, size).
+    samples: Sequence[Sample]  # of any skeletons, in pictures of their own or in packs
+    spec: ModelSpec  # input, context, stride, grid, pad and skeleton of the maps are used
+    rules: Augmentation
+    _: KW_ONLY
+    seed: int = 0  # of the run
+    targets: Targets = Targets()
+    taught: bool = False  # give the maps of the packs' teacher; samples must pass `has_teacher`
+    all_people: Sequence[Sample] | None = None  # for targets that show them all; None = `samples`
+    sizes: Sequence[tuple[int, int]] = ()  # (width, height) of crops in place of `spec.input`
 
-    Args:
-        samples: annotated persons of any skeletons, in pictures of their own or in packs.
-        spec: of the network: input, context, stride, grid, pad and the skeleton of the maps.
-        rules: random changes.
-        seed: of the run.
-        targets: how joints become maps.
-        taught: also give the maps of the packs' teacher; `has_teacher` must hold of the samples.
-        all_people: of the pictures, for targets that show them all; None = `samples`.
-        sizes: (width, height) of crops in place of `spec.input`.
-    """
-
-    def __init__(
-        self,
-        samples: Sequence[Sample],
-        spec: ModelSpec,
-        rules: Augmentation,
-        *,
-        seed: int = 0,
-        targets: Targets = Targets(),
-        taught: bool = False,
-        all_people: Sequence[Sample] | None = None,
-        sizes: Sequence[tuple[int, int]] = (),
-    ) -> None:
-        self.samples = tuple(samples)
-        self.spec = spec
-        self._sized = [replace(spec, input=size) for size in sizes] or [spec]
-        self.rules = rules
-        self.seed = seed
-        self.targets = targets
-        self.taught = taught
-        self._others = neighbours(samples, all_people) if targets.rule == "cpm" else None
+    @cached_property
+    def _others(self) -> list[tuple[Sample, ...]]:
+        """Other people in the picture of each sample, where the targets show them."""
+        return neighbours(self.samples, self.all_people) if self.targets.rule == "cpm" else []
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -78,7 +61,9 @@ class PoseDataset:
     def __getitem__(self, key: tuple[int, ...]) -> Batchable:
         """Return image (H, W, 3) uint8, known (J,): INSIDE, OUTSIDE ..., and maps of `targets`."""
         epoch, index, *size = key
-        spec = self._sized[size[0] if size else 0]
+        spec = self.spec
+        if self.sizes:
+            spec = replace(spec, input=self.sizes[size[0] if size else 0])
         sample = self.samples[index]
         rng = generator(self.seed, epoch, index)
         crop, flipped = random_crop(self._crop(sample, spec, rng), self.rules, rng)
@@ -137,8 +122,7 @@ def half_body_box(
 ) -> F32:
     """Return the box of the upper or lower body, or `default` where too few joints are known."""
     lower = _is_lower(skeleton)
-    chosen = lower if rng.random() < 0.3 else ~lower
-    half = joints[chosen]
+    half = joints[lower if rng.random() < 0.3 else ~lower]
     if (~np.isnan(half).any(-1)).sum() < _HALF_BODY_LEAST:
         return default
     box = box_of_joints(half, margin=0.1)
@@ -153,8 +137,7 @@ def hrnet_half_body_box(
     Source: `JointsDataset.half_body_transform` of the official repository. Its coin (a normal
     number below 0.5) chooses the upper body in 69 % of the cases.
     """
-    known = ~np.isnan(joints).any(-1)
-    lower = _is_lower(skeleton)
+    known, lower = ~np.isnan(joints).any(-1), _is_lower(skeleton)
     upper_joints, lower_joints = joints[known & ~lower], joints[known & lower]
     half = lower_joints if len(lower_joints) > 2 else upper_joints
     if rng.standard_normal() < 0.5 and len(upper_joints) > 2:

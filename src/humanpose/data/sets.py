@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from humanpose.data.pack import is_pack, read_pack
+from humanpose.data.pack import Pack, is_pack
 from humanpose.data.readers.coco import load_json
 from humanpose.errors import FormatError, InputError
 from humanpose.types import Sample
@@ -17,11 +17,7 @@ Marks = dict[str, list[list[float]]]
 
 
 def resolved(path: str) -> Path:
-    """Return `path` with ~ and environment variables filled in.
-
-    Raises:
-        InputError: if a variable is not set.
-    """
+    """Return `path` with ~ and variables filled in. Raises InputError if one is not set."""
     filled = os.path.expandvars(os.path.expanduser(path))
     if "$" in filled:
         raise InputError(f"{path}: set that environment variable, or give the whole path")
@@ -31,8 +27,7 @@ def resolved(path: str) -> Path:
 def data_path(entry: str) -> tuple[str, Path]:
     """Return (name, path) of "NAME=PATH", of "NAME" in $HUMANPOSE_DATA, or of a pack's file.
 
-    Raises:
-        InputError: if the path is missing, or only a name is given and the variable is not set.
+    Raises InputError: the path is missing, or the variable is not set where it is needed.
     """
     name, equals, path = entry.partition("=")
     if not equals:
@@ -53,22 +48,17 @@ def each_set(entry: str) -> list[str]:
     name, path = data_path(entry)
     if name != "pack":
         return [entry]
-    return [f"{each}={path}" for each in sorted({s.origin[0] for s in read_pack(path)})]
+    return [f"{each}={path}" for each in sorted({s.origin[0] for s in Pack(path)})]
 
 
 def evenly(items: Sequence[T], most: int | None) -> list[T]:
     """Return at most `most` of `items`, evenly spread, in their order; None = all."""
-    if most is None or len(items) <= most:
-        return list(items)
+    most = len(items) if most is None else min(most, len(items))
     return [items[i * len(items) // most] for i in range(most)]
 
 
 def part_of(samples: Sequence[Sample], split: str, name: str) -> list[Sample]:
-    """Return the samples of a split; "all" takes every one.
-
-    Raises:
-        InputError: if the set `name` has none.
-    """
+    """Return the samples of a split, or of "all". Raises InputError if set `name` has none."""
     part = [sample for sample in samples if split in ("all", sample.split)]
     if not part:
         there = ", ".join(sorted({sample.split for sample in samples})) or "none"
@@ -79,13 +69,11 @@ def part_of(samples: Sequence[Sample], split: str, name: str) -> list[Sample]:
 def read_marks(entry: str | None) -> Marks:
     """Return boxes found by another detector, by "<data set>/<file name>"; {} for None.
 
-    Raises:
-        InputError, FormatError: if the file is missing or is not such a table.
+    Raises InputError, FormatError: the file is missing or is not such a table.
     """
     if entry is None:
         return {}
-    path = resolved(entry)
-    marks = load_json(path)
+    marks = load_json(path := resolved(entry))
     if not isinstance(marks, dict) or not all(
         isinstance(box, list) and len(box) >= 4 for boxes in marks.values() for box in boxes
     ):

@@ -31,20 +31,17 @@ _LEAST = np.exp(-4.6052)  # CPM's maps end where a Gaussian falls below one perc
 class Targets:
     """Rules for heat maps.
 
-    Attributes:
-        rule: "exact" (a Gaussian about the joint itself), "hrnet" (about the nearest cell, cut at
-            3 sigma) or "cpm" (two sets of maps, of the person and of all people, with background).
-        sigma: of the Gaussians, cells.
-        compat: the authors' quirks too. hrnet: a joint one cell too far left or above counts
-            although its map is empty, and positions just outside are rounded inwards; cpm: a joint
-            that is not annotated counts as absent.
-        weights: by a joint's name without its side ("wrist"), 1 for the others.
+    `rule` is "exact" (a Gaussian about the joint itself), "hrnet" (about the nearest cell, cut at
+    3 sigma) or "cpm" (two sets of maps, of the person and of all people, with background). With
+    `compat` the authors' quirks too. hrnet: a joint one cell too far left or above counts although
+    its map is empty, and positions just outside are rounded inwards; cpm: a joint that is not
+    annotated counts as absent.
     """
 
     rule: Literal["exact", "hrnet", "cpm"] = "exact"
-    sigma: float = 1.5
+    sigma: float = 1.5  # of the Gaussians, cells
     compat: bool = False
-    weights: dict[str, float] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)  # by `Skeleton.points`; else 1
 
     def maps(
         self, joints: F32, known: NDArray[np.int64], others: F32, spec: ModelSpec
@@ -62,21 +59,21 @@ class Targets:
             everyone: (K, h, w), the maps of all people.
         """
         shape = (spec.input[1] // spec.stride, spec.input[0] // spec.stride)
-        weight = self._joint_weights(spec.skeleton)
+        weight = np.array([self.weights.get(n, 1.0) for n in spec.skeleton.points], np.float32)
         if self.rule == "cpm":
             return self._cpm(joints, weight, others, spec, shape)
         if self.rule == "hrnet":
             cells, counts = self._hrnet_cells(joints, spec, shape)
             target = heatmap.encode(cells, shape, sigma=self.sigma)
-            target *= _near(cells, shape, radius=int(3 * self.sigma))
+            across, down = np.arange(shape[1]), np.arange(shape[0])
+            reach = int(3 * self.sigma)
+            target *= (abs(down - cells[:, 1:]) <= reach)[:, :, None]
+            target *= (abs(across - cells[:, :1]) <= reach)[:, None, :]
             return {"target": target, "weight": weight * counts}
         inside = np.where((known == INSIDE)[:, None], joints, np.nan).astype(np.float32)
         cells = heatmap.to_cells(inside, spec.stride, spec.grid)
         target = heatmap.encode(cells, shape, sigma=self.sigma)
         return {"target": target, "weight": weight * (known == INSIDE)}
-
-    def _joint_weights(self, skeleton: Skeleton) -> F32:
-        return np.array([self.weights.get(name, 1.0) for name in skeleton.points], np.float32)
 
     def _hrnet_cells(
         self, joints: F32, spec: ModelSpec, shape: tuple[int, int]
@@ -108,14 +105,6 @@ class Targets:
             "everyone": _with_background(np.minimum(maps.sum(0), 1)),
             "weight": np.append(weight, np.float32(1)).astype(np.float32),
         }
-
-
-def _near(cells: F32, shape: tuple[int, int], *, radius: int) -> NDArray[np.bool_]:
-    """Return (J, h, w): is a place at most `radius` cells off in x and in y?"""
-    h, w = shape
-    across = np.abs(np.arange(w) - cells[:, :1]) <= radius
-    down = np.abs(np.arange(h) - cells[:, 1:]) <= radius
-    return np.asarray(down[:, :, None] & across[:, None, :])
 
 
 def _with_background(maps: F32) -> F32:
@@ -159,28 +148,20 @@ def carried(
     *,
     flipped: bool,
 ) -> F32:
-    """Warp a teacher's maps into another crop of the picture.
+    """Warp a teacher's maps (S, J, h, w), without background, into a student's crop.
 
-    Args:
-        maps: (S, J, h, w) of S stages, without background.
-        cells: picture pixel -> cell of `maps`.
-        teacher: joints of `maps`; it has all of the student's.
-        crop: of the student, mirrored if `flipped`.
-        spec: of the student.
-        flipped: whether left and right joints change places.
+    `cells` leads from picture pixels to cells of `maps`; `teacher` has all joints of `spec`; with
+    `flipped`, `crop` is mirrored and left and right joints change places.
 
     Returns:
         (S, K, h', w') for the student's joints, and background if it has one; outside the
         teacher's crop joints are absent.
     """
     order = joint_map(teacher, spec.skeleton)
-    if flipped:
-        order = order[spec.skeleton.flip_index]
+    order = order[spec.skeleton.flip_index] if flipped else order
     there = heatmap.cells_of(crop, spec.stride, spec.grid)
     back = np.asarray(cv2.invertAffineTransform(cells.matrix), np.float64)
     matrix = compose(there.matrix, back)
-    out = np.empty((len(maps), len(order), *there.size[::-1]), np.float32)
-    for stage, given in zip(out, maps.astype(np.float32), strict=True):
-        for joint, source in zip(stage, given[order], strict=True):
-            cv2.warpAffine(source, matrix, there.size, dst=joint)
+    given = maps[:, order].astype(np.float32)
+    out = np.array([[cv2.warpAffine(j, matrix, there.size) for j in stage] for stage in given])
     return np.stack([_with_background(stage) for stage in out]) if spec.background else out

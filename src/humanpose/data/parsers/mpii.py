@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from humanpose.data.parsers.tables import (
     Array,
@@ -33,27 +32,30 @@ JOINTS = 16
 # The release does not say which persons are in the validation part: these files list them.
 _VALIDATION_LISTS = ("detections.mat", "annotations_valid.mat", "Tompson_valid/detections.mat")
 _NAMES = ("valid.h5", "annot/valid.h5")
+# Tables of eval-mpii-pose: name -> shape of a person's part.
+_SHAPES: dict[str, tuple[int, ...]] = {
+    "index": (), "person": (), "scale": (), "normalize": (),
+    "center": (2,), "part": (JOINTS, 2), "visible": (JOINTS,),
+}  # fmt: skip
+_INDICES = ("RELEASE_img_index", "RELEASE_person_index")
 
 
 def parse_mat(path: str) -> Arrays:
     """The release (`RELEASE`), or the validation part of the CPM release (`detections.mat`)."""
-    names = ["RELEASE", "annolist", "RELEASE_img_index", "RELEASE_person_index"]
-    content = variables(path, names)
+    content = variables(path, ["RELEASE", "annolist", *_INDICES])
     if "RELEASE" in content:
         return _release(records(content["RELEASE"]), Path(path))
     if "annolist" not in content:
         raise ValueError("neither RELEASE nor annolist in it")
-    image, person = (content[name].ravel().astype(np.int64) for name in names[2:])
+    image, person = (content[name].ravel().astype(np.int64) for name in _INDICES)
     entries = records(content["annolist"])
     if not len(image) == len(person) == len(entries):
         raise ValueError(f"{len(image)} indices for {len(entries)} persons")
     rows = [_rectangle(records(rect)[:1]) for rect in column(entries, "annorect")]
     known = _picture_names(Path(path).parent)
-    names = [
-        known.get(key, f"release-{key[0]:05d}.jpg")
-        for key in zip(image.tolist(), person.tolist(), strict=True)
-    ]
-    return _table(rows, image, person, names, ["validation"] * len(rows))
+    keys = list(zip(image.tolist(), person.tolist(), strict=True))
+    names = [known.get(key, f"release-{key[0]:05d}.jpg") for key in keys]
+    return _table(rows, keys, names, ["validation"] * len(rows))
 
 
 def _release(release: Array, path: Path) -> Arrays:
@@ -80,8 +82,7 @@ def _release(release: Array, path: Path) -> Arrays:
             keys.append((i + 1, j + 1))
             names.append(text(field(records(pictures[i]), "name")))
             splits.append("validation" if keys[-1] in held_out else "train" if train else "test")
-    image, person = np.array(keys, np.int64).reshape(-1, 2).T
-    return _table(rows, image, person, names, splits)
+    return _table(rows, keys, names, splits)
 
 
 def _rectangle(rectangle: Array) -> dict[str, Any]:
@@ -108,29 +109,23 @@ def _rectangle(rectangle: Array) -> dict[str, Any]:
 
 
 def _table(
-    rows: list[dict[str, Any]],
-    image: NDArray[np.int64],
-    person: NDArray[np.int64],
-    names: list[str],
-    splits: list[str],
+    rows: list[dict[str, Any]], keys: list[tuple[int, int]], names: list[str], splits: list[str]
 ) -> Arrays:
     if not rows:
         raise ValueError("no persons in it")
     table = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    image, person = np.array(keys, np.int64).T
     given = {"image": image, "person": person, "name": np.array(names), "split": np.array(splits)}
     return table | given
 
 
 def _validation_list(folder: Path) -> set[tuple[int, int]]:
     """Return (image, person) of the validation part, by the first list found in `folder`."""
-    for file in (folder / name for name in _VALIDATION_LISTS):
-        if file.is_file():
-            found = variables(str(file), ["RELEASE_img_index", "RELEASE_person_index"])
-            image, person = (
-                found[f"RELEASE_{of}_index"].ravel().tolist() for of in ("img", "person")
-            )
-            return set(zip(image, person, strict=True))
-    return set(_picture_names(folder))
+    lists = [folder / name for name in _VALIDATION_LISTS if (folder / name).is_file()]
+    if not lists:
+        return set(_picture_names(folder))
+    found = variables(str(lists[0]), [*_INDICES])
+    return set(zip(*(found[name].ravel().tolist() for name in _INDICES), strict=True))
 
 
 def _picture_names(folder: Path) -> dict[tuple[int, int], str]:
@@ -152,19 +147,11 @@ def parse_h5(path: str) -> Arrays:
     import h5py
 
     with h5py.File(path, "r") as file:
-        image, person, scale, head = (
-            hdf5_array(file, name).astype(np.float64)
-            for name in ("index", "person", "scale", "normalize")
-        )
-        centre, part = (hdf5_array(file, name).astype(np.float64) for name in ("center", "part"))
-        flags = hdf5_array(file, "visible")
         names = hdf5_array(file, "imgname", "S")
-    n = len(part)
-    shapes = [part.shape[1:], centre.shape, flags.shape]
-    if shapes != [(JOINTS, 2), (n, 2), (n, JOINTS)] or any(
-        column.shape != (n,) for column in (image, person, scale, head, names)
-    ):
+        tables = {name: hdf5_array(file, name).astype(np.float64) for name in _SHAPES}
+    if any(tables[name].shape != (len(names), *shape) for name, shape in _SHAPES.items()):
         raise ValueError("its tables do not fit each other")
+    image, person, scale, head, centre, part, flags = tables.values()
     scale = scale / 1.25
     annotated = (part != 0).any(-1)
     return {

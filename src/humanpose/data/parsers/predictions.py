@@ -28,8 +28,8 @@ def parse_h5(path: str) -> Arrays:
 
 def parse_mat(path: str) -> Arrays:
     """`preds` or `prediction_all` of a .mat file, version 5 to 7."""
-    return _only({name: array for name, array in variables(path, list(_NAMES)).items()
-                  if name in _NAMES})  # fmt: skip
+    found = variables(path, list(_NAMES))
+    return _only({name: found[name] for name in _NAMES if name in found})
 
 
 def _only(found: Arrays) -> Arrays:

@@ -61,15 +61,10 @@ def text(value: Array) -> str:
 
 
 def hdf5_array(group: Any, name: str, kinds: str = "fiu") -> Array:
-    """Return data set `name` of an open h5py file or group.
+    """Return data set `name` of an open h5py file or group, of one of the NumPy `kinds`.
 
-    Args:
-        group: where it lies itself: links to elsewhere are not followed.
-        name: of the data set.
-        kinds: NumPy kinds that are taken; no references, no objects.
-
-    Raises:
-        ValueError: if it is missing, or anything but a plain table of reasonable size.
+    Links to elsewhere are not followed. Raises ValueError if it is missing, or anything but a
+    plain table of reasonable size.
     """
     import h5py
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from humanpose.data.pack import Pack, is_pack
 from humanpose.data.readers.coco import read_coco
 from humanpose.data.readers.flic import read_flic
 from humanpose.data.readers.hdf5_2018 import read_hdf5_2018
@@ -18,14 +19,6 @@ from humanpose.data.readers.yolo import read_yolo
 from humanpose.errors import InputError
 from humanpose.types import Sample
 
-
-def _read_pack(path: Path) -> list[Sample]:
-    # Not above: the children that parse foreign files import this package, and no pack.
-    from humanpose.data.pack import read_pack
-
-    return read_pack(path)
-
-
 READERS: dict[str, Callable[[Path], list[Sample]]] = {
     "coco": read_coco,
     "flic": read_flic,
@@ -33,7 +26,7 @@ READERS: dict[str, Callable[[Path], list[Sample]]] = {
     "lsp": read_lsp,
     "lspet": read_lspet,
     "mpii": read_mpii,
-    "pack": _read_pack,
+    "pack": lambda path: list(Pack(path)),
     "yolo": read_yolo,
 }
 # How an old system read a set: (data set, compat) -> reader.
@@ -44,26 +37,20 @@ _COMPAT = {
 
 
 def read(name: str, path: Path, *, compat: str = "") -> list[Sample]:
-    """Return all samples of the data set `name`.
+    """Return all samples of the data set `name`, a key of READERS.
 
-    Args:
-        name: key of READERS.
-        path: a folder as distributed, one of its files, or a pack that holds some of the set.
-        compat: how an old system read the set: "cpm" for flic, "readme" for lsp.
+    `path` is a folder as distributed, one of its files, or a pack that holds some of the set;
+    `compat` how an old system read the set: "cpm" for flic, "readme" for lsp.
 
-    Raises:
-        InputError: on an unknown name, or a path without the set's files.
+    Raises InputError: an unknown name, or a path without the set's files.
     """
-    from humanpose.data.pack import is_pack
-
     if name not in READERS:
         raise InputError(f"unknown data set {name!r}; there are: {', '.join(sorted(READERS))}")
     if name != "pack" and is_pack(path):
-        return [sample for sample in _read_pack(path) if sample.origin[0] == name]
-    if not compat:
-        return READERS[name](path)
-    if (name, compat) in _COMPAT:
-        return _COMPAT[name, compat](path)
+        return [sample for sample in Pack(path) if sample.origin[0] == name]
+    reader = _COMPAT.get((name, compat)) if compat else READERS[name]
+    if reader:
+        return reader(path)
     known = " or ".join(repr(way) for of, way in _COMPAT if of == name)
     rule = f"compat is {known}" if known else "it is read in one way only"
     raise InputError(f"data {name}: {rule}, not {compat!r}")

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from humanpose.data.readers.common import AREA_SHARE, joint_box, picture_path, plausible, split_of
-from humanpose.errors import FormatError, InputError, LimitError
+from humanpose.errors import FormatError, InputError
+from humanpose.files import read_limited
 from humanpose.skeleton import COCO17, Skeleton
 from humanpose.types import Sample
 
@@ -29,15 +30,12 @@ def read_coco(path: Path) -> list[Sample]:
     (train, val or test in it, as in `person_keypoints_val2017.json`); in a file of another name,
     images whose id is divisible by 11 are the validation part.
 
-    Args:
-        path: a keypoints file, or a folder with `person_keypoints*.json` in itself or in
-            `annotations/`: one, or several whose names say their split. Pictures lie in `images/`,
-            in `train2017/`, `val2017/` (as the file is called; also inside `images/`), or beside
-            the file.
+    `path` is a keypoints file, or a folder with `person_keypoints*.json` in itself or in
+    `annotations/`: one, or several whose names say their split. Pictures lie in `images/`, in
+    `train2017/`, `val2017/` (as the file is called; also inside `images/`), or beside the file.
 
-    Raises:
-        InputError: if there is no such file, or several that do not say their split.
-        FormatError: if it is not COCO keypoints, naming the annotation at fault.
+    Raises InputError: there is no such file, or several that do not say their split; FormatError:
+    it is not COCO keypoints, naming the annotation at fault.
     """
     return coco_samples(path, load_annotations(path))
 
@@ -58,26 +56,19 @@ def coco_samples(path: Path, contents: dict[Path, Any]) -> list[Sample]:
 def _annotation_files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    found = sorted(
-        file
-        for folder in (path, path / "annotations")
-        for file in folder.glob("person_keypoints*.json")
-    )
+    folders = (path, path / "annotations")
+    found = sorted(f for folder in folders for f in folder.glob("person_keypoints*.json"))
     if not found:
         raise InputError(f"{path}: no person_keypoints*.json in it; name the file itself")
     if len(found) > 1 and not all(map(split_of, found)):
-        raise InputError(
-            f"{path}: several person_keypoints*.json in it that do not say train or val; "
-            "name the file itself"
-        )
+        raise InputError(f"{path}: several person_keypoints*.json, not of train or val; name one")
     return found
 
 
 def image_split(file: Path, image: dict[str, Any]) -> str:
     """Return the split of one of the `file`'s images."""
-    number = image["id"]
-    validation = isinstance(number, int) and number % _VALIDATION_DIVISOR == 0
-    return split_of(file) or ("validation" if validation else "train")
+    held_out = isinstance(image["id"], int) and image["id"] % _VALIDATION_DIVISOR == 0
+    return split_of(file) or ("validation" if held_out else "train")
 
 
 def _picture_folder(file: Path) -> Path:
@@ -117,11 +108,7 @@ def _samples_of(file: Path, content: Any) -> list[Sample]:
 def load_json(file: Path) -> Any:
     """Content of a JSON file of bounded size; InputError, LimitError, FormatError name it."""
     try:
-        if file.stat().st_size > _MAX_BYTES:
-            raise LimitError(f"{file}: larger than {_MAX_BYTES >> 20} MB")
-        return json.loads(file.read_bytes())
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror})") from error
+        return json.loads(read_limited(file, _MAX_BYTES))
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{file}: not JSON ({error})") from error
 
@@ -148,19 +135,16 @@ def _skeletons(categories: Any, file: Path) -> dict[Any, Skeleton]:
 def named_skeleton(name: str, joints: list[str], limbs: list[tuple[int, int]]) -> Skeleton:
     """Return the skeleton of joints with these names: COCO17 if they are COCO's.
 
-    Pairs are the names that differ in left and right only ("left_hip", "right_hip", "Left Hip");
-    there are no OKS sigmas: none were measured.
-
-    Raises:
-        ValueError: if a name comes twice or a limb names a joint that is not there.
+    Pairs are the names that differ in left and right only ("left_hip", "right_hip", "Left Hip").
+    Raises ValueError if a name comes twice or a limb names a joint that is not there.
     """
     joints = [str(joint) for joint in joints]
     if tuple(joints) == COCO17.joints:
         return COCO17
     if len(set(joints)) != len(joints):
         raise ValueError("a keypoint's name comes twice")
-    pairs = [(i, joints.index(_other(joint))) for i, joint in enumerate(joints) if _other(joint)
-             in joints]  # fmt: skip
+    others = map(_other, joints)
+    pairs = [(i, joints.index(other)) for i, other in enumerate(others) if other in joints]
     value = {"name": f"{name}{len(joints)}", "joints": joints, "limbs": limbs, "pairs": pairs}
     return Skeleton.from_dict(value)
 
@@ -187,17 +171,16 @@ def _sample(
 ) -> Sample:
     table = np.asarray(annotation["keypoints"], np.float64).reshape(len(skeleton.joints), 3)
     annotated = table[:, 2] > 0
-    if not np.isfinite(table).all():
+    given = np.asarray(annotation.get("bbox", np.zeros(4)), np.float64).reshape(4)
+    if not np.isfinite([*table.flat, *given]).all():
         raise ValueError("a coordinate is not a number")
     places = plausible(table[:, :2], file, "a keypoint")
     # COCO's keypoints are whole pixels, counted from 0 at their corner (no half-pixel shift).
     joints = np.where(annotated[:, None], places, np.nan).astype(np.float32)
     box, area = joint_box(joints)
     if "bbox" in annotation:
-        given = plausible(np.asarray(annotation["bbox"], np.float64).reshape(4), file, "a box")
-        if not np.isfinite(given).all():
-            raise ValueError("a coordinate is not a number")
-        box, area = given.astype(np.float32), AREA_SHARE * float(given[2] * given[3])
+        box = plausible(given, file, "a box").astype(np.float32)
+        area = AREA_SHARE * float(given[2] * given[3])
     area = float(annotation.get("area", area))
     if not math.isfinite(area):
         raise ValueError("its area is not a number")

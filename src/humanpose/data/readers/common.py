@@ -23,7 +23,7 @@ AREA_SHARE = 0.53
 # MPII's own factor of the head box's diagonal (evalMPII, SC_BIAS).
 HEAD_SHARE = 0.6
 
-_SPLITS = {"train": "train", "val": "validation", "test": "test"}
+SPLIT_WORDS = {"train": "train", "val": "validation", "test": "test"}
 _FARTHEST = 1e5  # pixels; no picture of any set is a tenth of it
 
 
@@ -31,16 +31,8 @@ def parse(parser: Callable[[str], sandbox.Arrays], file: Path, *needs: str) -> s
     """Run `parser(str(file))` in a child process with 2 GB and 8 s of a processor.
 
     Per MB beyond 2 it may have 200 MB and 5 s more: MPII's release, 12 MB of compressed structs,
-    takes 1.3 GB and 13 s.
-
-    Args:
-        parser: see `sandbox.parse`.
-        file: what it reads.
-        needs: modules of the data extra that it imports.
-
-    Raises:
-        InputError, FormatError, LimitError: see `sandbox.parse`.
-        MissingExtraError: if one of `needs` is not installed.
+    takes 1.3 GB and 13 s. Raises as `sandbox.parse`, and MissingExtraError if one of the modules
+    `needs` of the data extra is not installed.
     """
     for module in needs:
         require(module, "data")
@@ -52,16 +44,12 @@ def parse(parser: Callable[[str], sandbox.Arrays], file: Path, *needs: str) -> s
 
 def split_of(file: Path) -> str | None:
     """Return the split that a file's name contains: train, val or test."""
-    return next((split for word, split in _SPLITS.items() if word in file.stem), None)
+    return next((split for word, split in SPLIT_WORDS.items() if word in file.stem), None)
 
 
 @lru_cache(4096)
 def picture_path(folder: Path, name: str, file: Path) -> Path:
-    """Return `folder` / `name`, for a name that `file` gives.
-
-    Raises:
-        FormatError: if the name is empty or leads out of the folder.
-    """
+    """Return `folder` / `name`; FormatError naming `file` if it is empty or leads out of it."""
     parts = PureWindowsPath(name)  # knows both kinds of slashes, and drives
     outside = parts.anchor or ".." in parts.parts or PurePosixPath(name).is_absolute()
     if outside or not parts.name or "\0" in name:
@@ -79,16 +67,10 @@ def pictures_beside(file: Path) -> Path:
 def plausible(
     values: NDArray[Any], file: Path, what: str, *, first: int = 0
 ) -> NDArray[np.float64]:
-    """Return coordinates or sizes of `file` as float64, counted from 0; NaN is allowed.
+    """Return coordinates or sizes of any shape as float64, counted from 0; NaN is allowed.
 
-    Args:
-        values: of any shape.
-        file: for the message.
-        what: one of them is, for the message.
-        first: what the file counts pixels from; MATLAB's do from 1.
-
-    Raises:
-        FormatError: if one is infinite or no picture is so large.
+    `file` counts pixels from `first` (MATLAB's from 1); it and `what` one of them is are for the
+    message. Raises FormatError if one is infinite or no picture is so large.
     """
     with np.errstate(invalid="ignore"):  # a damaged NaN may be of the signalling kind
         values = np.asarray(values, np.float64) - first
@@ -101,8 +83,8 @@ def head_size_of_joints(joints: F32, skeleton: Skeleton) -> float:
     """Return MPII's head size without its head box: 0.75 x the distance neck - head top, pixels.
 
     MPII put both joints 0.4 of the box's diagonal from its centre and takes 0.6 of the diagonal,
-    so there it is the set's own figure. Where the two were marked by hand (LSP) a PCKh by it is
-    not comparable with a published one. NaN where a joint is not annotated or both are one.
+    so there it is the set's own figure; where both were marked by hand (LSP) it is not comparable
+    with a published one. NaN where a joint is not annotated or both are one.
     """
     neck = "upper_neck" if "upper_neck" in skeleton.joints else "neck"
     span = joints[skeleton.index("head_top")] - joints[skeleton.index(neck)]

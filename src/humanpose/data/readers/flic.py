@@ -25,18 +25,12 @@ _SCALE_OF_TORSO = 0.0110
 def read_flic(path: Path, *, cpm: bool = False) -> list[Sample]:
     """Return the samples of the set in folder `path` (or of its `examples.mat`).
 
-    Left and right are as the set has them. Examples marked bad or unchecked (in FLIC-full) are
-    left out. `centre` and `scale` come from the torso box, as in the CPM release.
+    Examples marked bad or unchecked (in FLIC-full) are left out. `centre` and `scale` come from
+    the torso box, as in the CPM release. Left and right are as the set has them; with `cpm` they
+    are swapped where the right shoulder lies further right in the picture (observer-centric
+    labels), as the CPM release trains and scores.
 
-    Args:
-        path: folder, or the .mat file.
-        cpm: swap left and right of a person whose right shoulder lies further right in the
-            picture (observer-centric labels), as the CPM release trains and scores.
-
-    Raises:
-        InputError: if the file is not there.
-        FormatError: if the file is damaged or is no table of examples.
-        MissingExtraError: without SciPy.
+    Raises InputError, FormatError: the file is not there, is damaged or no table of examples.
     """
     mat = path / "examples.mat" if path.is_dir() else path
     table = parse(_examples, mat, "scipy")

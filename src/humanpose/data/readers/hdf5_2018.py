@@ -34,10 +34,7 @@ _MPII_SCALE = 41 / 35
 def read_hdf5_2018(path: Path) -> list[Sample]:
     """Return the samples of `mpii_lsp_{train,val,test}.h5` in a folder, or of one such file.
 
-    Raises:
-        InputError: if there is no such file.
-        FormatError: if it is damaged, of another layout, or compressed.
-        MissingExtraError: without h5py.
+    Raises InputError, FormatError: it is not there, damaged, of another layout, or compressed.
     """
     files = sorted(path.glob("mpii_lsp_*.h5")) if path.is_dir() else [path]
     if not files:
@@ -93,17 +90,15 @@ def _parse(path: str) -> Arrays:
     with h5py.File(path, "r") as file:
         labels = hdf5_array(file, "labels", "V")
         images = file["images"]
-        if images.ndim != 4 or images.dtype != np.uint8 or images.is_virtual or images.external:
-            raise ValueError("images is not a table of pictures")
         if images.chunks is not None:
             raise ValueError("images is stored in chunks; run h5repack -l images:CONTI on the file")
+        start = images.id.get_offset()  # None: the pictures lie in another file
         n, side = images.shape[:2]
-        start = images.id.get_offset()
-        if images.shape != (n, side, side, 3) or len(labels) != n or n * side == 0 or not start:
+        wanted = (np.uint8, (len(labels), side, side, 3))
+        if (images.dtype, images.shape) != wanted or n * side == 0 or not start:
             raise ValueError(f"{len(labels)} labels for pictures of shape {images.shape}")
-        for name, shape in _FIELDS.items():
-            if labels.dtype[name].shape != shape:
-                raise ValueError(f"{name} is of another shape")
+        if any(labels.dtype[name].shape != shape for name, shape in _FIELDS.items()):
+            raise ValueError("its labels are of another shape")
     texts = {name: np.char.decode(labels[name], "utf-8") for name in ("dataset", "fname")}
     # The older version of the file had no head sizes.
     heads = labels["headsize"] if "headsize" in (labels.dtype.names or ()) else np.full(n, np.nan)

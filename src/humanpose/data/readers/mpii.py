@@ -27,26 +27,32 @@ from humanpose.errors import FormatError, InputError
 from humanpose.geometry import box_of_joints
 from humanpose.sandbox import Arrays
 from humanpose.skeleton import MPII16
-from humanpose.types import F32, F64, Sample
+from humanpose.types import Sample
 
-_RELEASE = ("mpii_human_pose_v1_u12_1.mat", "mpii_human_pose_v1_u12_2/mpii_human_pose_v1_u12_1.mat")
-_VALIDATION = ("annotations_valid.mat", "detections.mat", "Tompson_valid/detections.mat")
+# Files of a folder; the first kind that is there is read.
+_KINDS = (
+    ["annot/train.json", "annot/valid.json", "annot/test.json"],
+    ["annot/trainval.json"],
+    ["mpii_human_pose_v1_u12_1.mat"],
+    ["mpii_human_pose_v1_u12_2/mpii_human_pose_v1_u12_1.mat"],
+    ["annotations_valid.mat"],
+    ["detections.mat"],
+    ["Tompson_valid/detections.mat"],
+    ["annot/train.h5", "annot/valid.h5", "annot/test.h5"],
+    ["valid.h5"],
+)
 
 
 def read_mpii(path: Path) -> list[Sample]:
     """Return the samples of one of MPII's files, or of the first kind of them in a folder.
 
-    In this order: HRNet's `annot/*.json` (with `gt_valid.mat` where it lies beside them),
-    `mpii_human_pose_v1_u12_1.mat`, the exact validation part (`annotations_valid.mat`,
-    `detections.mat` of the CPM release), eval-mpii-pose's `annot/*.h5` or `valid.h5`. The order of
-    the file's rows is kept. Pictures are looked for in `images/`; they need not be there.
+    These are HRNet's `annot/*.json` (with `gt_valid.mat` where it lies beside them), the release,
+    the CPM release's validation part and eval-mpii-pose's `*.h5`. The order of the file's rows is
+    kept. Pictures are looked for in `images/`; they need not be there. `origin` counts as RELEASE
+    does (annolist / annorect, from 1), in the json files by row.
 
-    `origin` counts as RELEASE does (annolist / annorect, from 1), in the json files by row.
-
-    Raises:
-        InputError: if there is no such file.
-        FormatError: if it is damaged or an entry is not a person, naming file and entry.
-        MissingExtraError: without SciPy or h5py, where the file needs them.
+    Raises InputError: there is no such file; FormatError: it is damaged or an entry is not a
+    person, naming file and entry.
     """
     return [sample for file in _files(path) for sample in _read_file(file)]
 
@@ -54,20 +60,11 @@ def read_mpii(path: Path) -> list[Sample]:
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    for kind in (
-        [f"annot/{part}.json" for part in ("train", "valid", "test")],
-        ["annot/trainval.json"],
-        *([name] for name in (*_RELEASE, *_VALIDATION)),
-        [f"annot/{part}.h5" for part in ("train", "valid", "test")],
-        ["valid.h5"],
-    ):
-        found = [path / name for name in kind if (path / name).is_file()]
-        if found:
+    for kind in _KINDS:
+        if found := [path / name for name in kind if (path / name).is_file()]:
             return found
-    raise InputError(
-        f"{path}: no annot/train.json, mpii_human_pose_v1_u12_1.mat, annotations_valid.mat or "
-        "valid.h5 in it; is this MPII?"
-    )
+    names = ", ".join(kind[0] for kind in _KINDS)
+    raise InputError(f"{path}: none of {names} in it; is this MPII?")
 
 
 def _read_file(file: Path) -> list[Sample]:
@@ -80,44 +77,35 @@ def _read_file(file: Path) -> list[Sample]:
         table = parse(parse_mat, file, "scipy", "h5py")
     else:
         raise InputError(f"{file}: MPII comes as .json, .mat or .h5")
-    return _samples(table, file)
-
-
-def _samples(table: Arrays, file: Path) -> list[Sample]:
     pictures = pictures_beside(file)
     joints = plausible(table["joints"], file, "a joint", first=1).astype(np.float32)
     centre = plausible(table["centre"], file, "a centre", first=1).astype(np.float32)
     scale = plausible(table["scale"], file, "a scale")
     head = HEAD_SHARE * plausible(table["head"], file, "a head box")
-    boxes = _boxes(joints, centre, scale)
-    samples = []
-    for i in range(len(joints)):
-        size = float(head[i])
-        samples.append(
-            Sample(
-                picture=picture_path(pictures, str(table["name"][i]), file),
-                joints=joints[i],
-                visible=table["visible"][i],
-                box=boxes[i],
-                area=AREA_SHARE * float(boxes[i, 2] * boxes[i, 3]),
-                split=str(table["split"][i]),
-                origin=("mpii", f"{table['image'][i]}/{table['person'][i]}"),
-                skeleton=MPII16,
-                head_size=head_size_of_joints(joints[i], MPII16) if np.isnan(size) else size,
-                centre=None if np.isnan(centre[i]).any() else centre[i],
-                scale=float(scale[i]),
-            )
-        )
-    return samples
-
-
-def _boxes(joints: F32, centre: F32, scale: F64) -> F32:
-    """Return boxes (N, 4) by the joints; by centre and scale for a test person, who has none."""
+    # Boxes by the joints; by centre and scale for a test person, who has none.
+    boxes = box_of_joints(joints, margin=BOX_MARGIN)
     side = 200 * scale[:, None]
     squares = np.hstack([centre - side / 2, side, side]).astype(np.float32)
     few = np.isfinite(joints).all(-1).sum(1) < 2
-    by_joints = box_of_joints(joints, margin=BOX_MARGIN)
-    return np.where((few & np.isfinite(squares).all(1))[:, None], squares, by_joints)
+    for i in np.flatnonzero(np.isnan(head)):
+        head[i] = head_size_of_joints(joints[i], MPII16)
+    boxes = np.where((few & np.isfinite(squares).all(1))[:, None], squares, boxes)
+    return [
+        Sample(
+            picture=picture_path(pictures, str(table["name"][i]), file),
+            joints=joints[i],
+            visible=table["visible"][i],
+            box=boxes[i],
+            area=AREA_SHARE * float(boxes[i, 2] * boxes[i, 3]),
+            split=str(table["split"][i]),
+            origin=("mpii", f"{table['image'][i]}/{table['person'][i]}"),
+            skeleton=MPII16,
+            head_size=float(head[i]),
+            centre=None if np.isnan(centre[i]).any() else centre[i],
+            scale=float(scale[i]),
+        )
+        for i in range(len(joints))
+    ]
 
 
 def _json_table(file: Path) -> Arrays:
@@ -125,7 +113,6 @@ def _json_table(file: Path) -> Arrays:
     content = load_json(file)
     if not isinstance(content, list) or not content:
         raise FormatError(f"{file}: not a list of persons")
-    split = split_of(file) or "train"
     rows = []
     for i, entry in enumerate(content):
         try:
@@ -142,7 +129,7 @@ def _json_table(file: Path) -> Arrays:
             table[name] = plausible(exact[name], truth, "a joint or head box")
     annotated = np.isfinite(table["joints"]).all(-1)
     table["visible"] = np.where(annotated, 2, 0).astype(np.uint8)
-    table["split"] = table["image"] = np.full(len(rows), split)
+    table["split"] = table["image"] = np.full(len(rows), split_of(file) or "train")
     table["person"] = np.arange(len(rows))
     return table
 

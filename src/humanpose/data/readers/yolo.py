@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from humanpose.data.readers.coco import named_skeleton
-from humanpose.data.readers.common import AREA_SHARE, picture_path, plausible
+from humanpose.data.readers.common import AREA_SHARE, SPLIT_WORDS, picture_path, plausible
 from humanpose.errors import FormatError, InputError, printable
 from humanpose.files import read_limited
 from humanpose.images import IMAGE_SUFFIXES, image_size
@@ -21,7 +21,6 @@ from humanpose.skeleton import COCO17, Skeleton
 from humanpose.types import Sample
 
 _MAX_BYTES = 1 << 24
-_SPLITS = {"train": "train", "val": "validation", "test": "test"}
 _MOST_JOINTS = 1000
 
 
@@ -32,9 +31,8 @@ def read_yolo(path: Path) -> list[Sample]:
     its label file; a picture without one shows no people. Joint names are taken from `kpt_names`
     where it is there, pairs from `flip_idx`; 17 joints without names are COCO's.
 
-    Raises:
-        InputError: if a file or folder is not there, or lies outside the set's own folder.
-        FormatError: if the yaml or a label line is not of this form, naming file and line.
+    Raises InputError: a file or folder is not there, or lies outside the set's own folder;
+    FormatError: the yaml or a label line is not of this form, naming file and line.
     """
     file = _yaml_file(path)
     settings = _settings(file)
@@ -45,7 +43,7 @@ def read_yolo(path: Path) -> list[Sample]:
         base = root
     skeleton, values = _skeleton(settings, file)
     samples = []
-    for key, split in _SPLITS.items():
+    for key, split in SPLIT_WORDS.items():
         for picture in _pictures(settings.get(key), base, file):
             labels = _label_file(picture, base)
             if labels.is_file():
@@ -126,12 +124,9 @@ def _pictures(entry: Any, base: Path, file: Path) -> Iterable[Path]:
 
 def _label_file(picture: Path, base: Path) -> Path:
     """Return `labels/a/b.txt` of `images/a/b.jpg`: the last folder called images is exchanged."""
-    parts = list(picture.relative_to(base).parts)
-    for i in reversed(range(len(parts) - 1)):
-        if parts[i] == "images":
-            parts[i] = "labels"
-            break
-    return base.joinpath(*parts).with_suffix(".txt")
+    folders = f"/{picture.parent.relative_to(base).as_posix()}/"
+    folder = "/labels/".join(folders.rsplit("/images/", 1))
+    return base / folder[1:] / f"{picture.stem}.txt"
 
 
 def _people(
@@ -142,40 +137,35 @@ def _people(
     if not lines:
         return []
     size = np.array(image_size(picture), np.float64)
+    count = 5 + len(skeleton.joints) * values
     people = []
     for number, line in enumerate(lines, start=1):
         try:
             row = np.array(line.split(), np.float64)
-            people.append(_person(row, size, skeleton, values))
+            if len(row) != count or not np.isfinite(row).all():
+                raise ValueError(f"{len(row)} numbers, not {count}")
         except ValueError as error:
             where = f"{labels}, line {number}"
             raise FormatError(f"{where}: not a person ({printable(str(error))})") from error
-    return [
-        Sample(
-            picture=picture,
-            joints=plausible(joints, labels, "a joint").astype(np.float32),
-            visible=visible,
-            box=plausible(box, labels, "a box").astype(np.float32),
-            area=AREA_SHARE * float(box[2] * box[3]),
-            split=split,
-            origin=("yolo", f"{labels.stem}/{number}"),
-            skeleton=skeleton,
+        table = row[5:].reshape(-1, values)
+        # Without v, a joint that is not annotated stands at 0, 0 or below.
+        flags = table[:, 2] if values == 3 else np.where((table > 0).any(1), 2, 0)
+        joints = np.where((flags > 0)[:, None], table[:, :2] * size, np.nan)
+        middle, sides = row[1:3] * size, row[3:5] * size
+        box = np.concatenate([middle - sides / 2, sides])
+        visible = flags.clip(0, 2).astype(np.uint8)
+        if not visible.any():
+            continue
+        people.append(
+            Sample(
+                picture=picture,
+                joints=plausible(joints, labels, "a joint").astype(np.float32),
+                visible=visible,
+                box=plausible(box, labels, "a box").astype(np.float32),
+                area=AREA_SHARE * float(box[2] * box[3]),
+                split=split,
+                origin=("yolo", f"{labels.stem}/{number}"),
+                skeleton=skeleton,
+            )
         )
-        for number, (joints, visible, box) in enumerate(people, start=1)
-        if visible.any()
-    ]
-
-
-def _person(
-    row: np.ndarray[Any, Any], size: np.ndarray[Any, Any], skeleton: Skeleton, values: int
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Return joints (J, 2), visible (J,) and box (4,) in pixels of a line's numbers."""
-    count = len(skeleton.joints)
-    if len(row) != 5 + count * values or not np.isfinite(row).all():
-        raise ValueError(f"{len(row)} numbers, not {5 + count * values}")
-    table = row[5:].reshape(count, values)
-    # Without v, a joint that is not annotated stands at 0, 0 or below.
-    flags = table[:, 2] if values == 3 else np.where((table > 0).any(1), 2, 0)
-    joints = np.where((flags > 0)[:, None], table[:, :2] * size, np.nan)
-    middle, sides = row[1:3] * size, row[3:5] * size
-    return joints, flags.clip(0, 2).astype(np.uint8), np.concatenate([middle - sides / 2, sides])
+    return people
