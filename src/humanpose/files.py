@@ -18,7 +18,7 @@ from humanpose.errors import FormatError, InputError, LimitError, OutputError
 
 _MAX_NAME_BYTES = 255  # what ext4, APFS and NTFS allow for one name
 _FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
-_LOCK_WAIT_S = 5.0  # for a process that is about to end
+LOCK_WAIT_S = 5.0  # for a process that is about to end
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -78,7 +78,7 @@ def locked(path: Path, what: str) -> Iterator[IO[bytes]]:
         OutputError: another `what` holds it, and still does after some seconds.
     """
     make_parent(path)
-    end = time.monotonic() + _LOCK_WAIT_S
+    end = time.monotonic() + LOCK_WAIT_S
     while True:
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)

@@ -177,7 +177,7 @@ def test_crops_are_spread_evenly():
 
 
 def test_a_score_that_is_no_number_is_the_largest_loss():
-    judge = accuracy_check.Gate.__new__(accuracy_check.Gate)
+    judge = accuracy_check.AccuracyCheck.__new__(accuracy_check.AccuracyCheck)
     judge.before = {"one": 0.9, "other": 0.8}
     lines = []
     lost, line = judge.loss({"one": 0.5, "other": float("nan")}, "int8", lines.append)

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import pytest
-from test_cpm_pipeline import Dots, pose_spec
+from makers.infer import Dots, pose_spec
 
 from humanpose.draw import DrawStyle
 from humanpose.errors import InputError
