@@ -35,7 +35,7 @@ from humanpose.export.accuracy_check import Examples
 from humanpose.export.onnx import Lower, export
 from humanpose.infer import runtime
 from humanpose.infer.options import InferenceOptions
-from humanpose.lab.validation import network_scores
+from humanpose.lab.training import network_scores
 from humanpose.skeleton import COCO17, CPM14
 from humanpose.spec import ModelSpec
 

@@ -36,7 +36,7 @@ from humanpose.infer import catalog
 from humanpose.infer.detector import Detector
 from humanpose.infer.options import InferenceOptions
 from humanpose.infer.topdown import TopDown
-from humanpose.lab.validation import network_scores
+from humanpose.lab.training import network_scores
 from humanpose.spec import METADATA_KEY, ModelSpec
 from humanpose.types import Score
 

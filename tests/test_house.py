@@ -29,7 +29,7 @@ CEILINGS = {
     "train": 1350,
     "evaluate": 2494,
     "export": 605,
-    "lab": 2228,
+    "lab": 2083,
     "cli": 2764,
 }
 ABOVE_EIGHTY = {"fit"}

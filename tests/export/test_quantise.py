@@ -25,7 +25,7 @@ from humanpose.export.quantise import nncf_module, quantised, split_concatenated
 from humanpose.infer import runtime
 from humanpose.infer.catalog import weights_path
 from humanpose.infer.options import InferenceOptions
-from humanpose.lab.validation import network_scores
+from humanpose.lab.training import network_scores
 from humanpose.nets.torch_runtime import ExportModule, TorchRuntime
 from humanpose.skeleton import BODY19, CPM14
 from humanpose.spec import ModelSpec

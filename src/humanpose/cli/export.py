@@ -60,7 +60,7 @@ def export(
     with needs_extra("train", "torch"):
         from humanpose.export import onnx as exporting
         from humanpose.export.accuracy_check import Examples
-        from humanpose.lab.validation import network_scores
+        from humanpose.lab.training import network_scores
     from humanpose.files import prepare_output
 
     output = output or weights.with_suffix(".int8.onnx" if precision == "int8" else ".onnx")

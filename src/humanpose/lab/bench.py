@@ -1,12 +1,13 @@
-"""Speed, memory, start-up and scores of networks on this machine: models x sizes x back-ends.
+"""Measure speed, memory, start-up and scores of networks: models x sizes x back-ends.
 
-Every combination takes its turn once a round, each in a process of its own (`bench_child`), so
-that a slow minute of the machine falls on all of them alike.
+Each round runs every combination once, in a process of its own (`bench_child`), so that a slow
+minute of the machine falls on all of them alike.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import json
 import math
 import os
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,13 @@ from typing import Any
 import numpy as np
 
 from humanpose import __version__
-from humanpose.errors import HumanPoseError, InputError, MissingExtraError
+from humanpose.errors import HumanPoseError, InputError, require
 from humanpose.infer import catalog
 from humanpose.infer.options import BACKENDS, PRECISIONS, InferenceOptions
 
-_GPUS = {"openvino": "gpu", "onnxruntime": "cuda"}
 _CONVOLUTIONS = ("Convolution", "GroupConvolution")
 _TRANSPOSED = ("ConvolutionBackpropData", "GroupConvolutionBackpropData")
-_BUSY = 0.3  # load per core, before the bench begins, from which its milliseconds are in doubt
+_BUSY = 0.3  # load per core at the start from which milliseconds are in doubt
 
 Tell = Callable[[str], None]
 Scores = dict[str, tuple[str, float]]  # data set -> (rule, value in [0, 1])
@@ -42,9 +42,9 @@ class Row:
 
     Attributes:
         options: the combination.
-        why: why it cannot run; "" where it could.
-        figures: name -> value as in bench.csv: see `summary`.
-        scores: of the data sets.
+        why: why it cannot run; "" if it ran.
+        figures: values by their name in bench.csv: see `summary`.
+        scores: by data set.
     """
 
     options: InferenceOptions
@@ -59,13 +59,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """Options of a measurement.
-
-    Attributes:
-        source: a video or a picture; "" for a made-up picture.
-        frames: number of frames, from the first.
-        rounds: turns of every combination.
-    """
+    """Measure the first `frames` frames of `source` ("": a made-up picture) in each of `rounds`."""
 
     source: str
     frames: int = 300
@@ -82,7 +76,7 @@ def combinations(
     threads: Sequence[int] = (),
     devices: Sequence[str] = (),
 ) -> list[InferenceOptions]:
-    """Return everything to measure, each thing once; an empty axis is what this machine offers.
+    """Return the combinations to measure; an empty axis is what this machine offers.
 
     Args:
         models: MODEL or MODEL+DETECTOR each.
@@ -98,28 +92,23 @@ def combinations(
     """
     if not models:
         raise InputError("--models: name at least one")
-    if any(value < 1 for value in (*sizes, *threads)):
-        raise InputError("sizes and threads must be at least 1")
-    for name, given, allowed in (
-        ("runtime", runtimes, BACKENDS[1:]),
-        ("precision", precisions, PRECISIONS[1:]),
-    ):
-        for value in given:
-            if value not in allowed:
-                raise InputError(f"{name} {value!r} is not one of {', '.join(allowed)}")
+    if "auto" in (*runtimes, *precisions):
+        raise InputError("bench measures each runtime and precision: name them in place of 'auto'")
     found = []
     for entry, size in product(models, sizes or (None,)):
         model, found_by = _pair(entry, detector)
         only_torch = ".safetensors" in (Path(model).suffix, Path(found_by).suffix)
         for runtime, precision in product(("auto",) if only_torch else runtimes, precisions):
             for device in devices or _devices(runtime):
-                counts: Sequence[int | None] = threads or default_threads()
+                counts: Sequence[int | None] = (
+                    threads or default_threads() if device == "cpu" else (None,)
+                )
                 found += [
                     InferenceOptions(
                         model=model, detector=found_by, size=size, runtime=runtime,
                         precision=precision, device=device, threads=count,
                     )
-                    for count in (counts if device == "cpu" else (None,))
+                    for count in counts
                 ]  # fmt: skip
     return list(dict.fromkeys(found))
 
@@ -157,15 +146,14 @@ def _devices(runtime: str) -> tuple[str, ...]:
     if runtime == "openvino":
         import openvino as ov
 
-        has_gpu = any(name.startswith("GPU") for name in ov.Core().available_devices)
-    else:
-        try:
-            import onnxruntime as ort
+        if any(name.startswith("GPU") for name in ov.Core().available_devices):
+            return "cpu", "gpu"
+    elif runtime == "onnxruntime" and importlib.util.find_spec("onnxruntime"):
+        import onnxruntime as ort
 
-            has_gpu = "CUDAExecutionProvider" in ort.get_available_providers()
-        except ImportError:
-            has_gpu = False
-    return ("cpu", _GPUS[runtime]) if has_gpu and runtime in _GPUS else ("cpu",)
+        if "CUDAExecutionProvider" in ort.get_available_providers():
+            return "cpu", "cuda"
+    return ("cpu",)
 
 
 def _pair(entry: str, detector: str) -> tuple[str, str]:
@@ -203,15 +191,10 @@ def measure(
 
 
 def _in_child(options: InferenceOptions, protocol: Protocol, folder: Path) -> dict[str, Any]:
-    names = ("model", "detector", "size", "runtime", "precision", "threads", "device")
-    job = {
-        "options": {name: getattr(options, name) for name in names}
-        | {"cache": str(folder / "cache")},
-        "source": protocol.source,
-        "frames": protocol.frames,
-    }
+    own = asdict(replace(options, cache=str(folder / "cache")))
+    job = {"options": own, "source": protocol.source, "frames": protocol.frames}
     path = folder / "job.json"
-    path.write_text(json.dumps(job), encoding="utf-8")
+    path.write_text(json.dumps(job, default=str), encoding="utf-8")
     command = [sys.executable, "-m", "humanpose.lab.bench_child", str(path)]
     ended = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if ended.returncode:
@@ -225,12 +208,12 @@ def _in_child(options: InferenceOptions, protocol: Protocol, folder: Path) -> di
 def summary(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the figures of a combination from the results of its rounds (`bench_child.measure`).
 
-    Times are ms a frame, one frame after another; each is the median over the rounds of a round's
-    median (`_p95`: 95th percentile) over all frames. full_ms is reading, detector, pose and
-    drawing; the pose of a frame without people takes 0 ms, so that every column is about the same
-    frames. pose_1_ms and pose_more_ms are about the frames with one person and with more.
-    start_cold_s is from the first import to the first result with an empty cache of compiled
-    models, start_warm_s with a filled one. gmac: 1e9 multiply-accumulates of one input.
+    Times are ms a frame: the median over rounds of each round's median (`_p95`: 95th percentile)
+    over all frames. full_ms is reading, detector, pose and drawing. The pose of a frame without
+    people takes 0 ms, so that every column is of the same frames; pose_1_ms and pose_more_ms are
+    of frames with one person and with more. start_cold_s is from the first import to the first
+    result with an empty cache of compiled models, start_warm_s with a filled one. gmac: 1e9
+    multiply-accumulates of one input.
     """
     people = np.array([frame[0] for frame in rounds[0]["frames"]])
     times = np.array([[frame[1:] for frame in result["frames"]] for result in rounds])
@@ -271,21 +254,20 @@ def score(
     split: str,
     tell: Tell = lambda line: None,
 ) -> dict[InferenceOptions, Scores]:
-    """Return the own score of every data set, boxes given; {} for what cannot be loaded.
+    """Return each data set's own score, boxes given; {} for a network that cannot be loaded.
 
-    Threads and the detector do not change a score: combinations that differ in nothing else share
-    theirs.
+    Combinations that differ only in threads and detector share their score.
 
     Raises:
-        InputError and its children: as the readers of the data sets say.
+        InputError: a data set cannot be read.
     """
     from humanpose.evaluate.run import load_network, matched_on, read_all
     from humanpose.evaluate.scores import Comparison, Rules
 
     sets, _ = read_all(data, (), split, Rules())
     known: dict[InferenceOptions, Scores] = {}
-    for options in wanted:
-        key = replace(options, threads=None, detector=None, cache="")
+    keys = [replace(options, threads=None, detector=None, cache="") for options in wanted]
+    for key, options in zip(keys, wanted, strict=True):
         if key in known:
             continue
         tell(f"scores: {label(options)}")
@@ -297,28 +279,22 @@ def score(
         for truth in sets:
             first = Comparison(matched_on(truth, network), truth).scores[0]
             known[key][truth.name] = (first.rule, first.value)
-    return {
-        options: known[replace(options, threads=None, detector=None, cache="")]
-        for options in wanted
-    }
+    return {options: known[key] for key, options in zip(keys, wanted, strict=True)}
 
 
 def macs(path: Path, size: tuple[int, int]) -> int:
-    """Return the multiply-accumulates of one input of `size` (w, h): convolutions and products.
+    """Return the multiply-accumulates of the .onnx or .safetensors file at `size` (w, h) pixels.
 
-    Args:
-        path: an .onnx file of this package; or .safetensors, whose network `nets` counts.
-        size: of the input, pixels.
+    Convolutions and matrix products count.
 
     Raises:
         MissingExtraError: torch, which a .safetensors file needs, is not installed.
     """
     if path.suffix == ".safetensors":
-        try:
-            from humanpose import nets
-            from humanpose.checkpoints.store import load_net
-        except ImportError as error:
-            raise MissingExtraError("torch", "train") from error
+        require("torch", "train")
+        from humanpose import nets
+        from humanpose.checkpoints.store import load_net
+
         _, spec = load_net(path)
         return nets.macs(spec.net, size, **spec.options)
     import openvino as ov
@@ -348,17 +324,13 @@ def describe(protocol: Protocol) -> list[str]:
     """Return lines about the machine, versions, source and protocol; a warning if it is busy."""
     import openvino as ov
 
-    versions = []
-    for package in ("openvino", "onnxruntime", "torch"):
-        try:
-            versions.append(f"{package} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
-            continue
+    versions = {each.name: each.version for each in importlib.metadata.distributions()}
+    used = [f"{n} {versions[n]}" for n in ("openvino", "onnxruntime", "torch") if n in versions]
     cpu, own = str(ov.Core().get_property("CPU", "FULL_DEVICE_NAME")).strip(), cores()
     what = Path(protocol.source).name if protocol.source else "a made-up picture, 640x480"
     lines = [
         f"humanpose {__version__} on {cpu}, {own} physical cores, {platform.system()}; "
-        + ", ".join(versions),
+        f"{', '.join(used)}",
         f"At most the first {protocol.frames} frames of {what}, one after another; "
         f"{protocol.rounds} round{'s' if protocol.rounds > 1 else ''}, each combination in a "
         "process of its own. Times: median / 95th percentile. Full: reading, detector, pose, "

@@ -1,8 +1,7 @@
 """Measure one combination in a process of its own: `python -m humanpose.lab.bench_child FILE`.
 
-FILE holds a job as JSON and is replaced by the result. Only in a process of its own are peak
-memory and start-up those of the combination. Imports count as start-up: they stand where they are
-timed.
+FILE holds a job as JSON and is replaced by the result. Peak memory and start-up are those of the
+combination only in a process of its own. Imports count as start-up, so they are timed inline.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from humanpose.types import U8, Frame
+    from humanpose.types import Frame
 
 
 def main() -> None:
@@ -39,10 +38,10 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
             picture) and `frames`.
 
     Returns:
-        `frames`: of each its number of people and the ms of the whole (reading, detector, pose,
+        `frames`: of each its number of people and ms of the whole (reading, detector, pose,
         drawing), of the detector and of the pose network; `start`: seconds from the first import
         to the first result; `memory`: peak in bytes, or None; `networks`: of "pose" and "detector"
-        `input` ("WxH"), `gmac` of one input and the `precision` that was computed in.
+        `input` ("WxH"), `gmac` of one input and the `precision` of the computation.
 
     Raises:
         HumanPoseError: it cannot run.
@@ -82,41 +81,41 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         each = (spent.get(phase, 0.0) for phase in (DETECTOR, POSE))
         times.append((len(found.people), 1e3 * (end - start), *each))
         start = time.perf_counter()
-    memory = peak_memory()  # before the graphs are read, which takes some of its own
-    tasks = ("pose", "detector") if options.detector != "none" else ("pose",)
-    networks = {
-        task: _network(str(weights), model)
-        for task, weights, model in zip(
-            tasks, (options.model, options.detector), estimator.header("")["models"], strict=False
-        )
-    }
-    return {"frames": times, "start": loading, "memory": memory, "networks": networks}
+    memory = peak_memory()  # before `macs` reads the graphs, which takes memory of its own
 
-
-def _network(weights: str, model: dict[str, Any]) -> dict[str, Any]:
-    """Return what bench.csv says of a network, from its weights and its entry of a record."""
     from humanpose.infer.catalog import weights_path
     from humanpose.lab.bench import macs
 
-    width, height = model["input"]
-    gmac = macs(weights_path(weights), (width, height)) / 1e9
-    return {"input": f"{width}x{height}", "gmac": gmac, "precision": model["precision"]}
+    pairs = (("pose", options.model), ("detector", options.detector))
+    networks = {}
+    for (task, weights), model in zip(pairs, estimator.header("")["models"], strict=False):
+        width, height = model["input"]
+        gmac = macs(weights_path(str(weights)), (width, height)) / 1e9
+        networks[task] = {
+            "input": f"{width}x{height}", "gmac": gmac, "precision": model["precision"]
+        }  # fmt: skip
+    return {"frames": times, "start": loading, "memory": memory, "networks": networks}
 
 
 def frames_of(source: str, count: int) -> Iterator[Frame]:
-    """Yield the first `count` frames of a video; or a picture, read anew each time; or noise.
+    """Yield the first `count` frames of a video, or a picture read anew each time, or noise ("").
 
     Raises:
         InputError and its children: `source` cannot be read.
     """
     from itertools import islice
 
+    import cv2
+    import numpy as np
+
     from humanpose.images import load_image
     from humanpose.media.sources import find_inputs, open_source
     from humanpose.types import Frame
 
     if not source:
-        image = _noise()
+        coarse = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
+        soft = cv2.resize(coarse, (640, 480), interpolation=cv2.INTER_CUBIC)
+        image = np.asarray(soft, np.uint8)
         yield from (Frame(image, index=i, time=i / 30) for i in range(count))
     elif find_inputs([source])[0].kind == "picture":
         yield from (Frame(load_image(source), index=i, time=i / 30) for i in range(count))
@@ -125,19 +124,10 @@ def frames_of(source: str, count: int) -> Iterator[Frame]:
             yield from islice(video, count)
 
 
-def _noise() -> U8:
-    """Return a picture (480, 640, 3) of soft colours, the same every time."""
-    import cv2
-    import numpy as np
-
-    coarse = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
-    return np.asarray(cv2.resize(coarse, (640, 480), interpolation=cv2.INTER_CUBIC), np.uint8)
-
-
 def peak_memory() -> int | None:
-    """Return the most bytes of memory that this process has held; None where it is not known."""
+    """Return the peak memory of this process in bytes; None where it is not known."""
     status = Path("/proc/self/status")
-    if status.exists():  # getrusage would tell of the parent where that was larger
+    if status.exists():  # getrusage counts the parent's memory too
         for line in status.read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024

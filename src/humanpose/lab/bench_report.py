@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from humanpose.errors import MissingExtraError
+from humanpose.errors import require
 from humanpose.evaluate.plots import COLOURS, png
 from humanpose.files import atomic_write, prepare_output
 from humanpose.lab.bench import Row, backend
@@ -41,8 +40,8 @@ def prepare(folder: Path, data: Sequence[str], *, force: bool, with_plots: bool)
         OutputError: a file is there and `force` is off.
         MissingExtraError: plots are asked for and matplotlib is not installed.
     """
-    if with_plots and importlib.util.find_spec("matplotlib") is None:
-        raise MissingExtraError("matplotlib", "data")
+    if with_plots:
+        require("matplotlib", "data")
     plots = [_BY_SIZE, *map(_BY_TIME.format, data)] if with_plots else []
     for name in (TABLE, FIGURES, *plots):
         prepare_output(folder / name, force=force)
@@ -57,18 +56,17 @@ def write(
     *,
     with_plots: bool,
 ) -> None:
-    """Write table, figures and plots.
+    """Write table, figures and plots into `folder`.
 
     Args:
-        folder: where.
+        folder: of the results.
         rows: the figures.
         about: lines about machine, video and protocol.
         advice: see `recommend`.
-        data: names of the data sets that were scored on.
+        data: names of the data sets of the scores.
         with_plots: whether to draw.
 
-    Raises:
-        OutputError: a file cannot be written.
+    Raises OutputError if a file cannot be written.
     """
     text = [*about, "", *markdown(rows, data), "", advice, ""]
     files = {TABLE: "\n".join(text).encode(), FIGURES: as_csv(rows, data).encode()}
@@ -114,19 +112,17 @@ def markdown(rows: Sequence[Row], data: Sequence[str]) -> Iterator[str]:
     for row in rows:
         of = row.options
         size = row.figures.get("pose_input") or of.size or ""
-        where = of.threads or of.device
-        cells = [Path(of.model).stem, size, backend(of), _precision(row), where]
+        cells = [Path(of.model).stem, size, backend(of), _precision(row), of.threads or of.device]
         if row.why:
             cells.append(f"cannot run: {row.why}".replace("|", "/"))
             cells += [""] * (len(heads) - len(cells))
         else:
-            frames = (f"{row[f'frames_{n}']:.0f}" for n in ("0", "1", "more"))
             cells += [
                 _joined(row, "detector_ms", "detector_p95_ms"),
                 _joined(row, "pose_ms", "pose_p95_ms"),
                 ", ".join(_number(row[n], 1) or "-" for n in ("pose_1_ms", "pose_more_ms")),
                 _joined(row, "full_ms", "full_p95_ms"),
-                ", ".join(frames),
+                ", ".join(f"{row[f'frames_{n}']:.0f}" for n in ("0", "1", "more")),
                 _joined(row, "detector_gmac", "pose_gmac", digits=2, between=" + "),
                 _number(row["memory_mib"], 0),
                 _joined(row, "start_cold_s", "start_warm_s"),
@@ -152,22 +148,18 @@ def _joined(row: Row, *names: str, digits: int = 1, between: str = " / ") -> str
 
 
 def recommend(rows: Sequence[Row], cores: int) -> str:
-    """Return one line: the options of `predict` that serve best on this machine.
+    """Return one line: the best options of `predict` on this machine of so many physical `cores`.
 
-    Where scores are known, the fastest of everything within a point of the best score; else the
-    fastest of all. Threads are the physical cores, unless another number was faster in its slowest
-    round than they were in their fastest: on a busy machine a median alone does not tell.
-
-    Args:
-        rows: what was measured.
-        cores: physical cores of this machine.
+    With scores, the fastest within a point of the best score; else the fastest. Threads are the
+    physical cores, unless another number was faster in its slowest round than they were in their
+    fastest: on a busy machine medians are not enough.
     """
     ran = [row for row in rows if not row.why]
     if not ran:
         return "recommended: nothing, as no combination could run"
-    first = next((name for row in ran for name in row.scores), None)
+    first = next((name for row in ran for name in row.scores), "")
     good, reason = ran, "the fastest; no score was measured (--data)"
-    if first is not None:
+    if first:
         best = max(row.scores[first][1] for row in ran)
         good = [row for row in ran if row.scores[first][1] >= best - _POINTS]
         reason = f"the fastest within a point of the best score on {first}"
@@ -184,11 +176,11 @@ def recommend(rows: Sequence[Row], cores: int) -> str:
     words += [f"--device {of.device}" if of.threads is None else f"--threads {of.threads}"]
     if of.threads == cores:
         reason += "; threads = physical cores"
-    elif of.threads is not None and usual is not None:
+    elif of.threads is not None and usual:
         reason += f"; threads measured faster than the {cores} physical cores"
     elif of.threads is not None:
         reason += f"; the {cores} physical cores were not measured"
-    score = f", score {100 * chosen.scores[first][1]:.1f} %" if first is not None else ""
+    score = f", score {100 * chosen.scores[first][1]:.1f} %" if first else ""
     time = f"full frame {chosen['full_ms']:.1f} ms{score}"
     return f"recommended: {' '.join(words)} ({time}): {reason}"
 
@@ -198,7 +190,7 @@ def _height(row: Row) -> int:
 
 
 def _series(rows: Sequence[Row]) -> Mapping[str, list[Row]]:
-    """Return what ran by everything but the size, each by height of the input."""
+    """Return the rows that ran, grouped by all options but size, sorted by input height."""
     found: dict[str, list[Row]] = {}
     for row in sorted((row for row in rows if not row.why), key=_height):
         of = row.options

@@ -20,7 +20,7 @@ from humanpose.geometry import augmented_crop, crop_of_box
 from humanpose.images import save_image
 from humanpose.infer.options import InferenceOptions
 from humanpose.spec import ModelSpec
-from humanpose.types import U8, Person, Sample
+from humanpose.types import F32, U8, Person, Sample
 
 if TYPE_CHECKING:
     from humanpose.infer.runtime import Runtime
@@ -81,10 +81,13 @@ def drawn(sample: Sample, view: View) -> U8:
     crop = augmented_crop(
         crop_of_box(sample.box, _CELL, context=1.25), rotation=view.rotate, flip=view.flip
     )
-    joints = joints_in(crop, sample, sample.skeleton, view.flip)
-    scores = np.asarray(~np.isnan(joints).any(1), np.float32)
-    person = Person(joints, scores, sample.box, 1.0, skeleton=sample.skeleton)
+    person = _truth(sample, joints_in(crop, sample, sample.skeleton, view.flip))
     return draw_people(crop.cut(image_of(sample), _OUTSIDE), [person], boxes=False)
+
+
+def _truth(sample: Sample, joints: F32) -> Person:
+    scores = np.asarray(~np.isnan(joints).any(1), np.float32)
+    return Person(joints, scores, sample.box, 1.0, skeleton=sample.skeleton)
 
 
 def write_sheet(path: Path, samples: Sequence[Sample], view: View) -> None:
@@ -110,11 +113,9 @@ def training_sheet(runtime: Runtime, spec: ModelSpec, samples: Sequence[Sample])
     for sample in evenly(wanted, 12):
         image = image_of(sample)
         (found,) = estimator.estimate(image, sample.box[None])
-        certain = np.asarray(~np.isnan(sample.joints).any(1), np.float32)
-        true = Person(sample.joints, certain, sample.box, 1.0, skeleton=sample.skeleton)
         crop = crop_of_box(sample.box, spec.input, context=spec.context, centre=spec.crop_centre)
         views = (
-            draw_people(image, [true], boxes=False),
+            draw_people(image, [_truth(sample, sample.joints)], boxes=False),
             draw_people(image, [found], min_score=0.1, boxes=False),
             draw_heat(image, [found]),
         )

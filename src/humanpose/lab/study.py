@@ -1,8 +1,9 @@
-"""Carry out a study: its runs side by side, each in a process of its own, and their rows as CSV."""
+"""Run an ablation study: trainings side by side in processes of their own, results as CSV rows."""
 
 from __future__ import annotations
 
 import csv
+import math
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from humanpose import nets
 from humanpose.checkpoints.store import load_net
+from humanpose.data.sets import part_of
 from humanpose.data.targets import Targets
 from humanpose.errors import DivergedError, InputError
 from humanpose.evaluate.run import estimate_samples
@@ -24,12 +26,13 @@ from humanpose.files import atomic_write
 from humanpose.infer.topdown import TopDown
 from humanpose.lab import training
 from humanpose.lab.baselines import baseline_scores
-from humanpose.lab.study_plan import Study, broken_claims, fingerprint
+from humanpose.lab.study_plan import Key, Study, fingerprint
 from humanpose.nets.network import Net
 from humanpose.nets.torch_runtime import TorchRuntime
+from humanpose.spec import ModelSpec
 from humanpose.train import logging
 from humanpose.train.config import Recipe, validate
-from humanpose.types import F32, U8, Sample
+from humanpose.types import F32, U8
 
 ROWS, POINTS, BASELINES = "runs.csv", "curves.csv", "baselines.csv"
 # Recipe keys that the baselines depend on.
@@ -37,16 +40,16 @@ _BASELINE_KEYS = (
     "net", "options", "skeleton", "input", "spec", "data", "persons", "repeat", "boxes", "targets",
     "sigma", "compat",
 )  # fmt: skip
-_DEAD = 0.01  # of a Gaussian's height: a map that varies less says nothing
+_DEAD = 0.01  # of a Gaussian's height: a map that varies less is dead
 Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One finished run; scores and shares are of 1, NaN where there is none.
+    """A finished run; scores are fractions, NaN where there is none.
 
     Attributes:
-        recipe: fingerprint of the recipe that it ran.
+        recipe: fingerprint of its recipe.
         variant: by name.
         seed: of the run.
         ended: "" if it ran to its end, else why not.
@@ -56,7 +59,7 @@ class Row:
         dead: of the best epoch, share of validation maps that do not vary.
         parameters: of the network.
         multiplies: multiply-accumulates of one input.
-        rate: training samples a second, median, beside whatever else the machine did.
+        rate: training samples a second, median, while other runs share the machine.
     """
 
     recipe: str
@@ -74,7 +77,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One epoch of a run: `loss` and `grad_norm` are means since the point before."""
+    """A validation of a run; `loss` and `grad_norm` are means since the one before."""
 
     recipe: str
     variant: str
@@ -87,7 +90,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """A score that takes no training of the network."""
+    """A score without training of the network."""
 
     recipe: str
     name: str
@@ -104,45 +107,43 @@ def carry_out(
 ) -> None:
     """Run trainings of `study` without a row in `folder`; call `finished` with all rows each time.
 
-    An interrupted run continues from its checkpoint in `folder`/runs. One that fails does not
-    end the others: its error is raised when they are done.
+    An interrupted run continues from its checkpoint in `folder`/runs. After a run that fails the
+    others go on; its error is raised when they are done.
 
     Raises:
         InputError: a recipe is wrong, or a claim about a variant's network does not hold.
     """
-    plans = {
-        (name, seed): study.training(name, seed) for seed in study.seeds for name in study.variants
-    }
+    plans = study.runs()
     rows, points = ours(study, folder)
-    done = {(row.variant, row.seed) for row in rows}
-    left = {key: plan for key, plan in plans.items() if key not in done}
-    refuse_broken(study, {name for name, _ in left})
+    done = {_key(row) for row in rows}
+    left = {key: recipe for key, recipe in plans.items() if key not in done}
+    _check_networks(study, {name for _, name, _ in left})
     show(f"{study.name}: {len(done)} of {len(plans)} runs are done")
     finished(rows, points)
     threads = max(1, (os.cpu_count() or 1) // jobs)
     context = multiprocessing.get_context("spawn")
+    failed: list[Exception] = []
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        futures: dict[Future[tuple[Row, list[Point]]], tuple[str, int]] = {}
-        failed: list[Exception] = []
-        for (name, seed), plan in left.items():
-            plan = plan if plan.threads else plan.model_copy(update={"threads": threads})
-            place = folder / "runs" / f"{name}-{seed}-{fingerprint(plan)}"
-            futures[pool.submit(_run, study, name, plan, place)] = (name, seed)
+        futures: dict[Future[tuple[Row, list[Point]]], Key] = {}
+        for key, recipe in left.items():
+            recipe = recipe.model_copy(update={"threads": recipe.threads or threads})
+            futures[pool.submit(_run, study, key, recipe, folder / "runs")] = key
         try:
             for future in as_completed(futures):
                 try:
                     row, path = future.result()
-                except Exception as error:  # the others are worth their hours all the same
-                    name, seed = futures[future]
+                except Exception as error:  # keep the results of the other runs
+                    _, name, seed = futures[future]
                     show(f"{name}, seed {seed}: failed: {error}")
                     failed.append(error)
                     continue
                 rows.append(row)
                 points += path
-                # What others have written meanwhile, or of other recipes, stays.
                 add_rows(folder / POINTS, path)
                 add_rows(folder / ROWS, [row])
-                show(_line(row, len(rows), len(plans)))
+                result = row.ended or f"{row.last:.4f} after the last epoch, best {row.best:.4f}"
+                show(f"{row.variant}, seed {row.seed}: {result}, {row.rate:.0f} samples/s "
+                     f"({len(rows)} of {len(plans)})")  # fmt: skip
                 finished(rows, points)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -152,159 +153,110 @@ def carry_out(
 
 
 def ours(study: Study, folder: Path) -> tuple[list[Row], list[Point]]:
-    """The rows and points in `folder` of the runs that `study` wants as it now is."""
-    keys = {
-        (fingerprint(study.training(name, seed)), name, seed)
-        for seed in study.seeds
-        for name in study.variants
-    }
-    # Rows of several sittings put together may hold a run twice.
-    there = {_key(row): row for row in read_rows(folder / ROWS, Row) if _key(row) in keys}
-    # A kill between the two files leaves points without a row; the run is done again.
-    points = [point for point in read_rows(folder / POINTS, Point) if _key(point) in there]
-    return list(there.values()), list(
-        {(*_key(point), point.epoch): point for point in points}.values()
-    )
+    """Return the rows and points in `folder` of the runs of `study` as it is now, each once."""
+    keys = study.runs()
+    rows = {_key(row): row for row in read_rows(folder / ROWS, Row) if _key(row) in keys}
+    # A kill between writing the two files leaves points without a row; the run is done again.
+    points = {(_key(p), p.epoch): p for p in read_rows(folder / POINTS, Point) if _key(p) in rows}
+    return list(rows.values()), list(points.values())
 
 
-def _key(row: Row | Point) -> tuple[str, str, int]:
+def _key(row: Row | Point) -> Key:
     return row.recipe, row.variant, row.seed
 
 
-def refuse_broken(study: Study, variants: set[str]) -> None:
+def _check_networks(study: Study, variants: set[str]) -> None:
     """Raise an InputError if a claim of `variants` does not hold, or a key has no effect."""
-    sets: dict[str, list[Sample]] = {}
+    sets: training.Sets = {}
     for name in study.variants:
         if name in variants:
             recipe = study.training(name, study.seeds[0])
             sets = sets or training.read_sets(recipe)
             net, spec = training.network_of(recipe, sets)
             validate(recipe, net, spec)
-            _refuse(study, name, net, recipe.input, trained=False)
+            study.check_claims(name, net, recipe.input)
 
 
-def _refuse(study: Study, name: str, net: Net, size: tuple[int, int], *, trained: bool) -> None:
-    broken = broken_claims(net, study.variants[name].holds, size, trained=trained)
-    if broken:
-        claims = ", ".join(f"'{claim}'" for claim in broken)
-        raise InputError(
-            f"study {study.name}, variant {name}: {claims} does not hold of its network; "
-            "what the variant sets does not reach it"
-        )
-
-
-def _run(study: Study, name: str, recipe: Recipe, folder: Path) -> tuple[Row, list[Point]]:
-    """One run from beginning or checkpoint to its row, in a process of its own."""
+def _run(study: Study, key: Key, recipe: Recipe, folder: Path) -> tuple[Row, list[Point]]:
+    """Train one run, from its checkpoint if there is one; return its row and points."""
+    mark, name, seed = key
+    folder /= f"{name}-{seed}-{mark}"
     folder.mkdir(parents=True, exist_ok=True)
     ended = ""
     with (folder / "log.txt").open("a", encoding="utf-8", buffering=1) as log:
-
-        def show(line: str) -> None:
-            log.write(f"{line}\n")
-
         try:
-            training.train(recipe, folder, resume=True, show=show)
+            training.train(recipe, folder, resume=True, show=lambda line: print(line, file=log))
         except DivergedError as error:
             ended = str(error)
     sets = training.read_sets(recipe)
     items = len(training.repeated(training.training_parts(recipe, sets), recipe))
-    points = list(_points(study, name, recipe, folder, items))
-    fresh, _ = training.network_of(recipe, sets)
-    parameters = sum(parameter.numel() for parameter in fresh.parameters())
-    options = dict(recipe.options) | {"joints": len(training.skeleton_of(recipe, sets).joints)}
-    scores = [point.score for point in points if np.isfinite(point.score)]
-    fine = dead = float("nan")
-    if (folder / "best.safetensors").exists():
-        fine, dead = _looked_at(study, name, folder / "best.safetensors", sets[study.score])
-    rates = list(logging.curve(folder / logging.CURVE).get("samples_per_s", {}).values())
+    curve = logging.curve(folder / logging.CURVE)
+    points = list(_points(curve, f"val/{study.score}", key, recipe.batch / items))
+    scores = [point.score for point in points if math.isfinite(point.score)]
+    fine = dead = math.nan
+    if (best := folder / "best.safetensors").exists():
+        net, spec = load_net(best)  # strict: the names of all weights must be the network's
+        study.check_claims(name, net, spec.input, trained=True)
+        runtime = _Watched(net, spec)
+        part = part_of(sets[study.score], "validation", study.score)
+        found = Comparison(estimate_samples(TopDown(runtime, spec), part), Truth.of(part))
+        fine = float(found.curve(np.array([found.threshold / 2]))[0])
+        dead = float(np.mean(runtime.dead))
+    net, spec = training.network_of(recipe, sets)
+    rates = list(curve.get("samples_per_s", {}).values())
     return Row(
-        fingerprint(recipe),
-        name,
-        recipe.seed,
+        *key,
         ended,
-        last=float("nan") if ended or not scores else scores[-1],
-        best=max(scores, default=float("nan")),
+        last=math.nan if ended or not scores else scores[-1],
+        best=max(scores, default=math.nan),
         fine=fine,
         dead=dead,
-        parameters=parameters,
-        multiplies=nets.macs(recipe.net, recipe.input, **options),
-        rate=float(np.median(rates)) if rates else float("nan"),
+        parameters=sum(parameter.numel() for parameter in net.parameters()),
+        multiplies=nets.macs(recipe.net, recipe.input, **spec.options),
+        rate=float(np.median(rates)) if rates else math.nan,
     ), points
 
 
-def _points(study: Study, name: str, recipe: Recipe, folder: Path, items: int) -> Iterator[Point]:
-    """The validations of a run with `items` in an epoch, out of its curve."""
-    figures = logging.curve(folder / logging.CURVE)
-    scores = figures.get(f"val/{study.score}", {})
+def _points(curve: logging.Curve, name: str, key: Key, epochs: float) -> Iterator[Point]:
+    """Yield the validations `name` in the curve of a run whose steps last so many epochs."""
     before = 0
-    for step, score in sorted(scores.items()):
-        losses, norms = (
-            [value for at, value in figures.get(kind, {}).items() if before < at <= step]
-            for kind in ("loss", "grad_norm")
-        )
-        epoch = round(step * recipe.batch / items, 1)
-        means = _mean(losses), _mean(norms)
-        yield Point(fingerprint(recipe), name, recipe.seed, epoch, score, *means)
+    for step, score in sorted(curve.get(name, {}).items()):
+        means = []
+        for kind in ("loss", "grad_norm"):
+            values = [v for at, v in curve.get(kind, {}).items() if before < at <= step]
+            means.append(float(np.mean(values)) if values else math.nan)
+        yield Point(*key, round(step * epochs, 1), score, *means)
         before = step
 
 
-def _mean(values: list[float]) -> float:
-    return float(np.mean(values)) if values else float("nan")
+class _Watched(TorchRuntime):
+    """A runtime that notes of each map whether it is dead."""
 
-
-class _Watched:
-    """A runtime that notes which of the maps it gives do not vary."""
-
-    def __init__(self, inner: TorchRuntime) -> None:
-        self.inner = inner
-        self.name, self.precision = inner.name, inner.precision
+    def __init__(self, net: Net, spec: ModelSpec) -> None:
+        super().__init__(net, spec)
         self.dead: list[np.bool_] = []
 
     def run(self, crops: U8) -> dict[str, F32]:
-        found = self.inner.run(crops)
-        alive = np.ptp(found["maps"], axis=(2, 3)) >= _DEAD  # what is no number is not alive
-        self.dead += list(~alive.ravel())
+        found = super().run(crops)
+        self.dead += list(~(np.ptp(found["maps"], axis=(2, 3)) >= _DEAD).ravel())  # or NaN
         return found
 
 
-def _looked_at(
-    study: Study, name: str, weights: Path, samples: list[Sample]
-) -> tuple[float, float]:
-    """Score at half the threshold and share of dead maps; refuses a net that is not as claimed.
-
-    What was trained is loaded into a fresh network by name, strictly: what has no place there,
-    or is missing, is an error.
-    """
-    net, spec = load_net(weights)
-    _refuse(study, name, net, spec.input, trained=True)
-    runtime = _Watched(TorchRuntime(net, spec))
-    part = [sample for sample in samples if sample.split == "validation"]
-    found = Comparison(estimate_samples(TopDown(runtime, spec), part), Truth.of(part))
-    (fine,) = found.curve(np.array([found.threshold / 2]))
-    return float(fine), float(np.mean(runtime.dead))
-
-
 def baselines_of(study: Study, folder: Path) -> list[Baseline]:
-    """Scores without training on the study's data; solved once (a minute), then read."""
-    name = next(iter(study.variants))
-    recipe = study.training(name, study.seeds[0])
+    """Return scores without training on the study's data: solved once (a minute), then read."""
+    recipe = study.training(next(iter(study.variants)), study.seeds[0])
     key = fingerprint(recipe, _BASELINE_KEYS)
     found = [row for row in read_rows(folder / BASELINES, Baseline) if row.recipe == key]
     if not found:
         sets = training.read_sets(recipe)
         _, spec = training.network_of(recipe, sets)
-        part = [sample for sample in sets[study.score] if sample.split == "validation"]
+        part = part_of(sets[study.score], "validation", study.score)
         learnt = training.repeated(training.training_parts(recipe, sets), recipe)
         targets = Targets(recipe.targets, recipe.sigma, recipe.compat)
         scores = baseline_scores(part, spec, learnt, targets)
         found = [Baseline(key, name, score) for name, score in scores.items()]
         add_rows(folder / BASELINES, found)
     return found
-
-
-def _line(row: Row, done: int, of: int) -> str:
-    result = row.ended or f"{row.last:.4f} after the last epoch, best {row.best:.4f}"
-    return f"{row.variant}, seed {row.seed}: {result}, {row.rate:.0f} samples/s ({done} of {of})"
 
 
 def read_rows(path: Path, kind: type[Made]) -> list[Made]:
@@ -324,15 +276,13 @@ def read_rows(path: Path, kind: type[Made]) -> list[Made]:
 
 
 def add_rows(path: Path, rows: Sequence[Row | Point | Baseline]) -> None:
-    """Add `rows`, all of one kind, to a CSV file; what others have added meanwhile stays."""
-    whole = [*read_rows(path, type(rows[0])), *rows] if rows else []
-    if not whole:
+    """Append `rows`, all of one kind, to a CSV file; keep rows that were added meanwhile."""
+    if not rows:
         return
+    lines = [asdict(row) for row in (*read_rows(path, type(rows[0])), *rows)]
     with atomic_write(path, "w") as file:
-        writer = csv.DictWriter(file, list(asdict(whole[0])), lineterminator="\n")
+        writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
         writer.writeheader()
-        for row in whole:
-            writer.writerow({
-                key: f"{value:.6g}" if isinstance(value, float) else value
-                for key, value in asdict(row).items()
-            })  # fmt: skip
+        for line in lines:
+            texts = {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in line.items()}
+            writer.writerow(texts)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ HEADINGS = (
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """A study, and what there is of it so far."""
+    """A study and its results so far."""
 
     study: Study
     rows: Sequence[Row]
@@ -36,39 +38,39 @@ class Findings:
     baselines: Sequence[Baseline]
 
     def of(self, variant: str) -> list[Row]:
-        """The finished runs of a variant."""
-        return [row for row in self.rows if row.variant == variant]
+        """Return the finished runs of a variant, by seed."""
+        return sorted((r for r in self.rows if r.variant == variant), key=lambda row: row.seed)
 
-    def path(self, variant: str, seed: int) -> tuple[F64, F64]:
-        """Epochs and scores of a run."""
-        mine = [p for p in self.points if (p.variant, p.seed) == (variant, seed)]
+    def path(self, row: Row) -> tuple[F64, F64]:
+        """Return epochs and scores in percent of a run."""
+        mine = [p for p in self.points if (p.variant, p.seed) == (row.variant, row.seed)]
         mine.sort(key=lambda point: point.epoch)
-        return np.array([p.epoch for p in mine]), np.array([p.score for p in mine])
+        return np.array([p.epoch for p in mine]), np.array([100 * p.score for p in mine])
 
 
 def table(found: Findings) -> list[tuple[str, list[str]]]:
     """Return a row per variant and baseline: percent, means over seeds with deviations."""
     baseline = next(iter(found.study.variants))
-    first = _finite([row.last for row in found.of(baseline)])
+    first = _finite(found.of(baseline), "last")
     lines = []
     for name in found.study.variants:
         rows = found.of(name)
         if not rows:
             continue
-        last = _finite([row.last for row in rows])
+        last, ended = _finite(rows, "last"), sum(bool(row.ended) for row in rows)
         lines.append((
             name,
             [
-                str(len(rows)) + _cut_short(rows),
+                str(len(rows)) + (f" ({ended} diverged)" if ended else ""),
                 _spread(last),
                 _ends(mean_interval(last)),
                 "" if name == baseline else _ends(difference(last, first), "+"),
-                _spread([row.best for row in rows]),
-                _spread([row.fine for row in rows]),
-                f"{100 * _mean([row.dead for row in rows]):.0f} %",
+                _spread(_finite(rows, "best")),
+                _spread(_finite(rows, "fine")),
+                f"{100 * _mean(_finite(rows, 'dead')):.0f} %",
                 f"{rows[0].parameters:,}",
                 f"{rows[0].multiplies / 1e6:.0f}",
-                f"{_mean([row.rate for row in rows]):.0f}",
+                f"{_mean(_finite(rows, 'rate')):.0f}",
             ],
         ))  # fmt: skip
     blank = [""] * (len(HEADINGS) - 2)
@@ -76,122 +78,94 @@ def table(found: Findings) -> list[tuple[str, list[str]]]:
     return lines
 
 
-def _cut_short(rows: Sequence[Row]) -> str:
-    count = sum(bool(row.ended) for row in rows)
-    return f" ({count} diverged)" if count else ""
-
-
-def _finite(values: Sequence[float]) -> list[float]:
-    """Those of runs that did not diverge."""
-    return [value for value in values if math.isfinite(value)]
+def _finite(rows: Sequence[Row], field: str) -> list[float]:
+    """Return the finite values of a field: those of runs that did not diverge."""
+    return [value for row in rows if math.isfinite(value := getattr(row, field))]
 
 
 def _mean(values: Sequence[float]) -> float:
-    known = _finite(values)
-    return float(np.mean(known)) if known else math.nan
+    return float(np.mean(values)) if values else math.nan
 
 
 def _spread(values: Sequence[float]) -> str:
-    known = [100 * value for value in _finite(values)]
-    if not known:
+    if not values:
         return "none"
-    deviation = f" ± {np.std(known, ddof=1):.1f}" if len(known) > 1 else ""
-    return f"{np.mean(known):.1f}{deviation}"
+    deviation = f" ± {100 * np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
+    return f"{100 * _mean(values):.1f}{deviation}"
 
 
 def _ends(ends: tuple[float, float], sign: str = "") -> str:
-    if not all(map(math.isfinite, ends)):
-        return ""
     low, high = (format(100 * end, f"{sign}.1f") for end in ends)
-    return f"{low} to {high}"
+    return f"{low} to {high}" if all(map(math.isfinite, ends)) else ""
 
 
 def write(folder: Path, found: Findings) -> Path:
-    """Write the page, the table as Markdown and the plots into `folder`; returns the page's path.
+    """Write the page, the table as Markdown and the plots into `folder`; return the page's path.
 
     Raises OutputError if a file cannot be written.
     """
     study, lines = found.study, table(found)
-    pictures = [("overlay.png", "Mean over seeds of every variant; the band is their range.",
-                 png(lambda axes: _overlay(axes, found), (8.4, 5.2)))]  # fmt: skip
-    for i, (name, variant) in enumerate(study.variants.items()):
+    figures = [("overlay.png", "Mean over seeds of every variant; the band is their range.",
+                png(partial(_plot, found=found), (8.4, 5.2)))]  # fmt: skip
+    for name, variant in study.variants.items():
         if found.of(name):
-            paint = png(lambda axes, n=name, i=i: _alone(axes, found, n, i), (6.4, 4.0))  # type: ignore[misc]
-            pictures.append((f"{name}.png", f"{name}: {variant.about}", paint))
+            content = png(partial(_plot, found=found, alone=name), (6.4, 4.0))
+            figures.append((f"{name}.png", f"{name}: {variant.about}", content))
     markdown = [("", *HEADINGS), ("---",) * (len(HEADINGS) + 1), *((n, *c) for n, c in lines)]
-    files = {name: content for name, _, content in pictures}
+    files = {name: content for name, _, content in figures}
     files[TABLE] = "".join(f"| {' | '.join(line)} |\n" for line in markdown).encode()
-    files[PAGE] = _page(found, lines, pictures)
-    for name, content in files.items():
-        with atomic_write(folder / name) as file:
-            file.write(content)
-    return folder / PAGE
-
-
-def _page(
-    found: Findings,
-    lines: Sequence[tuple[str, list[str]]],
-    pictures: Sequence[tuple[str, str, bytes]],
-) -> bytes:
-    study = found.study
     about = [
         f"{name}: {variant.about}; {variant.set}; checked: {', '.join(variant.holds) or '-'}"
         for name, variant in study.variants.items()
     ]
     ended = [f"{row.variant}, seed {row.seed}: {row.ended}" for row in found.rows if row.ended]
-    plain = yaml.safe_dump(study.recipe, sort_keys=False, default_flow_style=None)
-    of = len(study.variants) * len(study.seeds)
     how = (
-        f"{len(found.rows)} of {of} runs; validation score of {study.score} in percent, mean ± "
-        "deviation over seeds; intervals: Student's t, of differences Welch's; of the runs that "
-        "did not diverge"
+        f"{len(found.rows)} of {len(study.variants) * len(study.seeds)} runs; validation score of "
+        f"{study.score} in percent, mean ± deviation over seeds; intervals: Student's t, of "
+        "differences Welch's; of the runs that did not diverge"
     )
-    return html_page(
+    recipe = yaml.safe_dump(study.recipe, sort_keys=False, default_flow_style=None)
+    files[PAGE] = html_page(
         study.name,
         [
             {"title": study.name, "lines": [study.about], "notes": [how]},
             {"columns": HEADINGS, "rows": lines, "main": list(study.variants), "notes": ended},
-            {"figures": pictures[:1]},
-            {"title": "Variants", "bullets": about, "figures": pictures[1:]},
-            {"title": "Recipe", "pre": plain},
+            {"figures": figures[:1]},
+            {"title": "Variants", "bullets": about, "figures": figures[1:]},
+            {"title": "Recipe", "pre": recipe},
         ],
     )
+    for name, data in files.items():
+        with atomic_write(folder / name) as file:
+            file.write(data)
+    return folder / PAGE
 
 
-def _overlay(axes: Any, found: Findings) -> None:
+def _plot(axes: Any, found: Findings, alone: str = "") -> None:
+    """Plot score by epoch: mean and range of every variant, or each seed of one `alone`."""
     for i, name in enumerate(found.study.variants):
-        paths = [found.path(name, row.seed) for row in found.of(name)]
-        paths = [(epochs, scores) for epochs, scores in paths if len(epochs)]
-        if not paths:
+        paths = {row: found.path(row) for row in found.of(name)}
+        colour = COLOURS[i % len(COLOURS)]
+        if alone == name:
+            for place, (row, (epochs, scores)) in enumerate(paths.items()):
+                axes.plot(epochs, scores, ("o-", "s--", "^:", "D-.")[place % 4], markersize=4,
+                          color=colour, alpha=0.7, linewidth=1.3,
+                          label=f"seed {row.seed}{', diverged' if row.ended else ''}")  # fmt: skip
+        longest = max((epochs for epochs, _ in paths.values()), key=len, default=())
+        if alone or not len(longest):
             continue
-        longest = max((epochs for epochs, _ in paths), key=len)
-        scores = np.full((len(paths), len(longest)), np.nan)
-        for line, (_, values) in zip(scores, paths, strict=True):
-            line[: len(values)] = 100 * values
-        colour, style = COLOURS[i % len(COLOURS)], "-" if i < len(COLOURS) else "--"
-        axes.plot(longest, np.nanmean(scores, 0), style, color=colour, label=name, linewidth=1.8)
-        low, high = np.nanmin(scores, 0), np.nanmax(scores, 0)
+        each = np.array(list(zip_longest(*(s for _, s in paths.values()), fillvalue=np.nan)))
+        style = "-" if i < len(COLOURS) else "--"
+        axes.plot(longest, np.nanmean(each, 1), style, color=colour, label=name, linewidth=1.8)
+        low, high = np.nanmin(each, 1), np.nanmax(each, 1)
         axes.fill_between(longest, low, high, color=colour, alpha=0.15, linewidth=0)
-    _draw_baselines(axes, found)
-    axes.set_title(f"{found.study.name}: validation score by epoch")
-    marks, names = axes.get_legend_handles_labels()
-    axes.figure.legend(marks, names, loc="outside right upper")
-
-
-def _alone(axes: Any, found: Findings, name: str, i: int) -> None:
-    for place, row in enumerate(sorted(found.of(name), key=lambda row: row.seed)):
-        epochs, scores = found.path(name, row.seed)
-        axes.plot(epochs, 100 * scores, ("o-", "s--", "^:", "D-.")[place % 4], markersize=4,
-                  color=COLOURS[i % len(COLOURS)], alpha=0.7, linewidth=1.3,
-                  label=f"seed {row.seed}{', diverged' if row.ended else ''}")  # fmt: skip
-    _draw_baselines(axes, found)
-    axes.set_title(name)
-    axes.legend(loc="best", fontsize=7)
-
-
-def _draw_baselines(axes: Any, found: Findings) -> None:
-    for each, line in zip(found.baselines, ("--", "-.", ":"), strict=False):
-        value = 100 * each.score
-        axes.axhline(value, color=GREY, linestyle=line, linewidth=1, label=each.name)
+    for baseline, line in zip(found.baselines, ("--", "-.", ":"), strict=False):
+        value = 100 * baseline.score
+        axes.axhline(value, color=GREY, linestyle=line, linewidth=1, label=baseline.name)
     axes.set(xlabel="epoch", ylabel=f"validation score of {found.study.score}, %")
+    axes.set_title(alone or f"{found.study.name}: validation score by epoch")
     axes.set_ylim(bottom=0)
+    if alone:
+        axes.legend(loc="best", fontsize=7)
+    else:
+        axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper")

@@ -17,6 +17,8 @@ from humanpose.errors import InputError
 from humanpose.nets.network import Net
 from humanpose.train.config import MACHINE, Recipe, checked, put
 
+Key = tuple[str, str, int]  # of a run: recipe's fingerprint, variant, seed
+
 _LINEAR = 1e-6  # greatest `nonlinearity` of a linear network
 _ACTIVATIONS = {
     "relu", "relu6", "leaky_relu", "prelu", "rrelu", "elu", "selu", "celu", "gelu", "silu", "mish",
@@ -60,7 +62,7 @@ class Study(BaseModel):
         return self
 
     def only(self, names: Sequence[str]) -> Study:
-        """The study of some of its variants, in that order; the first is their baseline.
+        """Return the study of these variants, in this order; the first is the baseline.
 
         Raises:
             InputError: there is no variant of such a name.
@@ -72,7 +74,7 @@ class Study(BaseModel):
         return self.model_copy(update={"variants": {name: self.variants[name] for name in names}})
 
     def training(self, variant: str, seed: int) -> Recipe:
-        """The recipe of a variant's run.
+        """Return the recipe of a variant's run.
 
         Raises:
             InputError: a key of the recipe or of the variant is wrong.
@@ -86,35 +88,47 @@ class Study(BaseModel):
             raise InputError(f"{where}: the score's data set {self.score!r} is not in data")
         return recipe
 
+    def runs(self) -> dict[Key, Recipe]:
+        """Return the recipes of all runs, seed by seed."""
+        plans = [(name, self.training(name, seed)) for seed in self.seeds for name in self.variants]
+        return {(fingerprint(recipe), name, recipe.seed): recipe for name, recipe in plans}
+
+    def check_claims(
+        self, variant: str, net: Net, size: tuple[int, int], *, trained: bool = False
+    ) -> None:
+        """Raise an InputError if a claim of `variant` does not hold of `net`: `broken_claims`."""
+        broken = broken_claims(net, self.variants[variant].holds, size, trained=trained)
+        if broken:
+            claims = ", ".join(f"'{claim}'" for claim in broken)
+            raise InputError(
+                f"study {self.name}, variant {variant}: {claims} does not hold of its network; "
+                "what the variant sets does not reach it"
+            )
+
 
 def fingerprint(recipe: Recipe, keys: tuple[str, ...] = ()) -> str:
-    """Eight characters that tell apart recipes that differ in `keys`; () = whatever counts.
+    """Return eight characters that differ between recipes that differ in `keys`; () = all keys.
 
-    The seed, and what only decides how fast a run goes, do not count; nor do keys at their
-    defaults, so that one which is added to recipes later leaves old rows theirs.
+    The seed and keys of speed and logging do not count, nor do keys at their defaults: a key
+    that is added to recipes later does not change old fingerprints.
     """
-    tree = recipe.model_dump(
-        mode="json",
-        include=set(keys) or None,
-        exclude={"seed", *MACHINE},
-        exclude_defaults=True,
-    )
-    text = json.dumps(tree, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    include, exclude = set(keys) or None, {"seed", *MACHINE}
+    tree = recipe.model_dump(mode="json", include=include, exclude=exclude, exclude_defaults=True)
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def broken_claims(
     net: Net, claims: list[str], size: tuple[int, int], *, trained: bool = False
 ) -> list[str]:
-    """Return the `claims` that do not hold of `net`, which takes images of `size` (w, h).
+    """Return the `claims` that do not hold of `net` for images of `size` (w, h).
 
-    "not linear" is not asked of a `trained` network: one that died gives a constant.
+    "not linear" is not checked of a `trained` network: one whose maps are dead is a constant.
     """
-    asked = [claim for claim in claims if not (trained and claim == "not linear")]
     return [
         claim
-        for claim in asked
-        if PROPERTIES[claim.removeprefix("not ")](net, size) == claim.startswith("not ")
+        for claim in claims
+        if not (trained and claim == "not linear")
+        and PROPERTIES[claim.removeprefix("not ")](net, size) == claim.startswith("not ")
     ]
 
 
@@ -124,14 +138,14 @@ def _normalised(net: Net, _: tuple[int, int]) -> bool:
 
 @torch.no_grad()
 def _activated(net: Net, size: tuple[int, int]) -> bool:
-    """Return whether the forward pass calls an activation, as a module or as a function."""
+    """Return whether the forward pass calls an activation, by a module or a function."""
     with _Calls() as calls:
         deepcopy(net).eval().outputs(torch.zeros(1, 3, size[1], size[0]))
     return not calls.names.isdisjoint(_ACTIVATIONS)
 
 
 class _Calls(TorchFunctionMode):
-    """Records the names of the torch functions that are called."""
+    """Record the names of the torch functions that are called."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -147,8 +161,7 @@ def nonlinearity(net: Net, size: tuple[int, int]) -> float:
     """Return how far the network in evaluation mode is from an affine map of its image.
 
     max |f(x) + f(y) - f(x + y) - f(0)| over max |f(x) - f(0)| for noise x and y, in double
-    precision: rounding alone gives 1e-12, one ReLU on the way 0.01 and more. A network that died
-    gives a constant, which is affine.
+    precision: rounding alone gives 1e-12, one ReLU on the way 0.01 and more. A constant is affine.
     """
     net = deepcopy(net).double().eval()
     generator = torch.Generator().manual_seed(0)

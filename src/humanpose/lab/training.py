@@ -1,9 +1,11 @@
-"""Train a network from a recipe: join data, nets, scoring and the loop."""
+"""Training job: read a recipe's data sets, build its network, train it, score it meanwhile."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,20 +23,28 @@ from humanpose.data.readers import read
 from humanpose.data.sets import Marks, data_path, evenly, read_marks, resolved
 from humanpose.data.targets import Targets
 from humanpose.errors import InputError
+from humanpose.evaluate.predictions import Matched
+from humanpose.evaluate.run import estimate_samples, person_scores, pose_score
+from humanpose.evaluate.scores import Comparison, Truth
 from humanpose.files import locked
 from humanpose.infer.catalog import installed
+from humanpose.infer.detector import Detector
+from humanpose.infer.runtime import Runtime
+from humanpose.infer.topdown import TopDown
 from humanpose.lab.contact_sheet import training_sheet
-from humanpose.lab.validation import validation_scores
 from humanpose.nets.network import Net
 from humanpose.nets.torch_runtime import TorchRuntime
-from humanpose.skeleton import BODY19, SKELETONS, Skeleton
+from humanpose.skeleton import BODY19, SKELETONS, Skeleton, joint_map
 from humanpose.spec import ModelSpec
 from humanpose.train.config import Recipe, validate
-from humanpose.train.distributed import Place, launch
+from humanpose.train.distributed import Place, all_gather, launch, rank_slice
 from humanpose.train.loop import fit
-from humanpose.types import U8, Sample
+from humanpose.types import F32, U8, Sample, Score
 
 T = TypeVar("T")
+Sets = dict[str, list[Sample]]  # samples by data set
+
+_SHARE = 400  # pictures or persons of each set that a validation scores, evenly spread
 
 
 def train(
@@ -45,16 +55,15 @@ def train(
     resume: bool,
     show: Callable[[str], None],
 ) -> Path:
-    """Run `recipe` in the processes of `place`; returns the path of the best weights."""
+    """Run `recipe` in the processes of `place`; return the path of the best weights."""
     fabric = launch(recipe, folder, place)
-    if not fabric.is_global_zero:
-        return _trained(recipe, folder, fabric, resume=resume, show=_silent)
-    with locked(folder / ".lock", "training"):
-        return _trained(recipe, folder, fabric, resume=resume, show=show)
+    first = fabric.is_global_zero
+    with locked(folder / ".lock", "training") if first else nullcontext():
+        return _train(recipe, folder, fabric, resume, show if first else lambda line: None)
 
 
-def _trained(
-    recipe: Recipe, folder: Path, fabric: Fabric, *, resume: bool, show: Callable[[str], None]
+def _train(
+    recipe: Recipe, folder: Path, fabric: Fabric, resume: bool, show: Callable[[str], None]
 ) -> Path:
     start = start_state(recipe.start) if recipe.start else {}
     sets = read_sets(recipe)
@@ -72,15 +81,10 @@ def _trained(
     training = training_parts(recipe, sets)
     marks = _marks(recipe, show)
     all_people = [sample for samples in sets.values() for sample in samples]
-    dataset = dataset_of(recipe, spec, training, all_people, marks, show)
-    show(
-        f"{len(dataset)} training items; {recipe.sized(len(dataset)).steps} steps of {recipe.batch}"
-    )
-
+    dataset = _dataset_of(recipe, spec, training, all_people, marks, show)
+    steps = recipe.sized(len(dataset)).steps
+    show(f"{len(dataset)} training items; {steps} steps of {recipe.batch}")
     shown = [sample for sample in all_people if sample.split == "validation"]
-
-    def score(averaged: Net) -> dict[str, float]:
-        return validation_scores(averaged, spec, sets, marks, fabric)
 
     def picture(averaged: Net) -> U8:
         return training_sheet(TorchRuntime(averaged, spec), spec, shown)
@@ -90,7 +94,7 @@ def _trained(
         net,
         spec,
         dataset,
-        score,
+        partial(_validation_scores, spec=spec, sets=sets, marks=marks, fabric=fabric),
         folder,
         fabric=fabric,
         picture=picture if shown and recipe.task != "person" else None,
@@ -99,10 +103,6 @@ def _trained(
     )
     show(f"best weights: {best}")
     return best
-
-
-def _silent(_: str) -> None:
-    """Print nothing: for processes other than the first."""
 
 
 def _marks(recipe: Recipe, show: Callable[[str], None]) -> Marks:
@@ -115,18 +115,22 @@ def _marks(recipe: Recipe, show: Callable[[str], None]) -> Marks:
     return read_marks(recipe.marks)
 
 
-def dataset_of(
+def _dataset_of(
     recipe: Recipe,
     spec: ModelSpec,
-    parts: dict[str, list[Sample]],
+    parts: Sets,
     all_people: list[Sample],
     marks: Marks,
     show: Callable[[str], None],
 ) -> PoseDataset | PersonDataset:
-    """The training data of `recipe` from `parts` of its sets, whose pictures show `all_people`."""
+    """Return the training data of `recipe` from the training `parts` of its sets.
+
+    `all_people` of the sets' pictures appear in targets that show neighbours.
+    """
     if recipe.task == "person":
+        pictures = {name: pictures_of(part, marks) for name, part in parts.items()}
         return PersonDataset(
-            repeated({name: pictures_of(part, marks) for name, part in parts.items()}, recipe),
+            repeated(pictures, recipe),
             spec,
             recipe.augment,
             seed=recipe.seed,
@@ -142,27 +146,26 @@ def dataset_of(
             f"distil: not all data hold a teacher's maps of {spec.skeleton.name}; make a pack by "
             "humanpose data build --teacher"
         )
-    targets = Targets(recipe.targets, recipe.sigma, recipe.compat, recipe.joint_weights)
     return PoseDataset(
         usable,
         spec,
         recipe.augment,
         seed=recipe.seed,
-        targets=targets,
+        targets=Targets(recipe.targets, recipe.sigma, recipe.compat, recipe.joint_weights),
         taught=recipe.distil > 0,
         all_people=all_people,
         sizes=recipe.sizes,
     )
 
 
-def read_sets(recipe: Recipe) -> dict[str, list[Sample]]:
-    """Samples of the recipe's data sets by name; a pack's go to the sets it was made of.
+def read_sets(recipe: Recipe) -> Sets:
+    """Return the samples of the recipe's data sets; a pack's belong to the sets it was made of.
 
     Raises:
-        InputError: a set cannot be read, or a pack is to train a detector, for which the
-            pictures that it cuts people out of would be needed whole.
+        InputError: a set cannot be read, or a detector, which needs whole pictures, is to be
+            trained on a pack.
     """
-    sets: dict[str, list[Sample]] = {}
+    sets: Sets = {}
     for name, path in map(data_path, recipe.data):
         if name == "pack" and recipe.task == "person":
             raise InputError(f"{path}: a pack holds people cut out; task person needs the pictures")
@@ -173,11 +176,11 @@ def read_sets(recipe: Recipe) -> dict[str, list[Sample]]:
     return sets
 
 
-def training_parts(recipe: Recipe, sets: dict[str, list[Sample]]) -> dict[str, list[Sample]]:
-    """The training part of each set, or as many persons of it as the recipe wants.
+def training_parts(recipe: Recipe, sets: Sets) -> Sets:
+    """Return the training part of each set, of at most `recipe.persons` persons.
 
     Raises:
-        InputError: there are no people to train on.
+        InputError: no set has a training part.
     """
     parts = {name: [s for s in sets[name] if s.split == "train"] for name in sets}
     if not any(parts.values()):
@@ -186,15 +189,15 @@ def training_parts(recipe: Recipe, sets: dict[str, list[Sample]]) -> dict[str, l
 
 
 def repeated(parts: dict[str, list[T]], recipe: Recipe) -> list[T]:
-    """Items of all data sets, each set as often as the recipe asks.
+    """Return the items of all data sets, each set `recipe.repeat` times.
 
     A repeated item is another sample: its random changes differ within the epoch.
     """
     return [item for name, part in parts.items() for item in part * recipe.repeat.get(name, 1)]
 
 
-def network_of(recipe: Recipe, sets: dict[str, list[Sample]]) -> tuple[Net, ModelSpec]:
-    """The network of `recipe` for the joints of its data, and the description that it carries.
+def network_of(recipe: Recipe, sets: Sets) -> tuple[Net, ModelSpec]:
+    """Return the network of `recipe` for the joints of its data, and its spec.
 
     Raises:
         InputError: the joints to train are not clear, or an option or value of the spec is wrong.
@@ -227,8 +230,8 @@ def network_of(recipe: Recipe, sets: dict[str, list[Sample]]) -> tuple[Net, Mode
         raise InputError(f"recipe {recipe.name!r}: {error}") from error
 
 
-def skeleton_of(recipe: Recipe, sets: dict[str, list[Sample]]) -> Skeleton:
-    """The joints that `recipe` trains: those it names, else those of its data.
+def skeleton_of(recipe: Recipe, sets: Sets) -> Skeleton:
+    """Return the skeleton that `recipe` names, else that of its data.
 
     Raises:
         InputError: an unknown name, or none and the sets differ.
@@ -251,7 +254,7 @@ def skeleton_of(recipe: Recipe, sets: dict[str, list[Sample]]) -> Skeleton:
 
 
 def start_state(start: str) -> dict[str, Tensor]:
-    """Tensors to start from.
+    """Return tensors to start from.
 
     Args:
         start: a built-in network's name, or a file: our .safetensors or .onnx, MoveNet's .tflite or
@@ -263,3 +266,48 @@ def start_state(start: str) -> dict[str, Tensor]:
     if path.suffix == ".onnx":
         return read_onnx(path)
     return load_weights(path)[0]
+
+
+def network_scores(runtime: Runtime, spec: ModelSpec, samples: Sequence[Sample]) -> list[Score]:
+    """Return the scores of a network on `samples`, boxes given; of a detector on their pictures."""
+    if spec.task == "person":
+        return list(person_scores(Detector(runtime, spec), pictures_of(samples)))
+    return [pose_score(TopDown(runtime, spec), samples)]
+
+
+def _validation_scores(
+    net: Net, spec: ModelSpec, sets: Sets, marks: Marks, fabric: Fabric
+) -> dict[str, float]:
+    """Return scores of `net` on `_SHARE` items of each set's validation part, by all processes."""
+    runtime = TorchRuntime(net, spec)
+    scores: dict[str, float] = {}
+    for name, samples in sets.items():
+        part = [sample for sample in samples if sample.split == "validation"]
+        if not part:
+            continue
+        if spec.task == "person":
+            pictures = pictures_of(part, marks)
+            pictures = pictures[:: max(1, len(pictures) // _SHARE)]
+            recall, precision = person_scores(
+                Detector(runtime, spec),
+                pictures[rank_slice(fabric)],
+                gather=lambda found: all_gather(found, fabric),
+            )
+            scores |= {f"{name}_recall": recall.value, f"{name}_ap": precision.value}
+        else:
+            people = part[:: max(1, len(part) // _SHARE)]
+            scores[name] = _pose_score(TopDown(runtime, spec), people, fabric)
+    return scores
+
+
+def _pose_score(estimator: TopDown, people: Sequence[Sample], fabric: Fabric) -> float:
+    """Return the data set's own score of the joints that all processes find."""
+    rows: list[tuple[F32, np.float32]] = []
+    mine = people[rank_slice(fabric)]
+    if mine:
+        found = estimate_samples(estimator, mine)
+        rows = list(zip(found.joints, found.scores, strict=True))
+    joints, sure = map(np.stack, zip(*all_gather(rows, fabric), strict=True))
+    known = joint_map(estimator.spec.skeleton, people[0].skeleton) >= 0
+    whole = Matched(joints, sure, known, len(people), "boxes given")
+    return Comparison(whole, Truth.of(people)).scores[0].value
