@@ -27,6 +27,7 @@ import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ COMMAND = """import sys
 try: from humanpose.cli.main import main
 except ModuleNotFoundError: from humanpose.apps.cli import main
 sys.argv[0] = "humanpose"; main()"""
+# The option has another name since the command moved.
+SMOOTHING = "--smoothing" if find_spec("humanpose.cli") else "--smooth"
 MODELS = ("fast", "balanced", "accurate")
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?(?!\w)")
 # (absolute, relative) tolerance of a kind of array
@@ -154,7 +157,7 @@ def videos(r: Recorder) -> None:
         "dance": (texts, (dance, "--precision", "float32")),
         "walkers": (texts, (walkers, "--frames", 200, "--precision", "float32")),
         "int8": ("jsonl", (*both, "--precision", "int8")),
-        "rts": ("jsonl,csv,trc", (*both, "--precision", "float32", "--smooth", "rts")),
+        "rts": ("jsonl,csv,trc", (*both, "--precision", "float32", SMOOTHING, "rts")),
         "detect-every": ("jsonl", (*both, "--precision", "float32", "--detect-every", 5)),
         "pictures": (f"image,{texts.removesuffix(',trc')}", (*r.photos(4), "--precision", "int8")),
     }
