@@ -31,28 +31,14 @@ from humanpose.results import (
     read_records,
     skeleton_of,
 )
-from humanpose.skeleton import Skeleton, convert, convert_scores
+from humanpose.skeleton import BODY25, Skeleton, convert, convert_scores
 from humanpose.types import Person
 
-# https://cmu-perceptual-computing-lab.github.io/openpose, "Output": the mid-hip is our pelvis.
-BODY25 = Skeleton(
-    "body25",
-    (
-        "nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder",
-        "left_elbow", "left_wrist", "pelvis", "right_hip", "right_knee", "right_ankle", "left_hip",
-        "left_knee", "left_ankle", "right_eye", "left_eye", "right_ear", "left_ear", "left_big_toe",
-        "left_small_toe", "left_heel", "right_big_toe", "right_small_toe", "right_heel",
-    ),
-    limbs=(),
-    pairs=(),
-)  # fmt: skip
 _END = "_keypoints.json"
 _EMPTY = (
     *(f"{part}_keypoints_2d" for part in ("face", "hand_left", "hand_right")),
     *(f"{part}_keypoints_3d" for part in ("pose", "face", "hand_left", "hand_right")),
 )
-
-
 _TRC_KEYS = "DataRate CameraRate NumFrames NumMarkers Units OrigDataRate OrigDataStartFrame"
 
 
