@@ -20,9 +20,9 @@ DOCS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 # Lines that each room may have (`wc -l`). A ceiling may be lowered, or moved to another room.
 CEILINGS = {
     "api": 286,
-    "ground": 2389,
+    "ground": 2249,
     "infer": 2917,
-    "media": 2217,
+    "media": 2080,
     "nets": 1647,
     "checkpoints": 1400,
     "data": 2900,

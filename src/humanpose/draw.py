@@ -16,8 +16,7 @@ from humanpose.types import F32, U8, Frame, Person, check_options, option
 
 Colour = tuple[int, int, int]
 
-# Blue and orange stay apart for every common colour blindness; the dark outline carries them
-# over bright ground and their brightness over dark ground.
+# Blue and orange differ for every common colour blindness. The dark outline shows on bright ground.
 SIDE_COLOURS: dict[str, Colour] = {
     "left": (70, 180, 255),
     "right": (255, 150, 40),
@@ -42,7 +41,7 @@ WITH_MAPS = ("heatmaps", "stages")
 def draw_people(
     image: U8, people: Iterable[Person], *, min_score: float = 0.3, boxes: bool = True
 ) -> U8:
-    """`image` with limbs, joints and boxes of `people`: blue left, orange right, green middle.
+    """Draw limbs, joints and boxes of `people`: blue left, orange right, green middle.
 
     Args:
         image: (H, W, 3) uint8 RGB; not changed.
@@ -79,21 +78,21 @@ def _draw_joints(canvas: U8, person: Person, min_score: float) -> None:
 
 
 def _fixed_point(points: NDArray[np.float64], canvas: U8) -> list[tuple[int, int]]:
-    """Points (N, 2) in 1/16 pixel; far outside they stop where OpenCV's integers still reach."""
+    """Round points (N, 2) to 1/16 pixel, within the range of OpenCV's integers."""
     reach = 4 * max(canvas.shape) + 1000
     fixed = np.rint(np.clip(points, -reach, reach) * (1 << _SHIFT)).astype(int)
     return [(int(x), int(y)) for x, y in fixed]
 
 
 def _line_width(canvas: U8, joints: NDArray[np.float64]) -> int:
-    """Pixels, from the person's size (longer side of its joints) within the picture's bounds."""
+    """Return a width for limbs, pixels, from the size of the person and of the picture."""
     most = 1 + min(canvas.shape[:2]) / 100
     size = float(np.ptp(joints, axis=0).max()) if len(joints) else 0.0
     return round(float(np.clip(size / 90, min(2.0, most), most)))
 
 
 def _limb_side(skeleton: Skeleton, limb: tuple[int, int]) -> str:
-    """The side that both ends agree on; the middle has no say (neck - left shoulder: left)."""
+    """Return the side of both ends; one in the middle does not count (neck - left shoulder)."""
     sides = {skeleton.side(joint) for joint in limb} - {"middle"}
     return sides.pop() if len(sides) == 1 else "middle"
 
@@ -108,9 +107,9 @@ def _draw_box(canvas: U8, person: Person) -> None:
 
 
 def _draw_label(canvas: U8, text: str, corner: tuple[int, int]) -> None:
-    """`text` above `corner`, or as near to it as the picture allows."""
+    """Write `text` above `corner`, or as near to it as the picture allows."""
     height, width = canvas.shape[:2]
-    scale = max(0.35, min(height, width) / 1400)
+    scale = _text_scale(canvas)
     (text_width, text_height), below = cv2.getTextSize(text, _FONT, scale, 1)
     x = int(np.clip(corner[0], 0, max(width - text_width - 4, 0)))
     y = int(np.clip(corner[1], text_height + below + 2, max(height, text_height + below + 2)))
@@ -121,7 +120,7 @@ def _draw_label(canvas: U8, text: str, corner: tuple[int, int]) -> None:
 def draw_heat(
     image: U8, people: Iterable[Person], *, joint: int | None = None, stage: int = -1
 ) -> U8:
-    """Heat maps of `people` over a dimmed grey `image`: the hottest of them at every pixel.
+    """Draw heat maps of `people` over a dimmed grey `image`: at each pixel the highest.
 
     Args:
         image: (H, W, 3) uint8 RGB; not changed.
@@ -134,10 +133,9 @@ def draw_heat(
     for person in people:
         if person.maps is None or person.cells is None:
             continue
-        # Of a net in training a map may be broken: what is no number is not hot.
+        # A map of a network in training may hold NaN.
         shown = np.nan_to_num(np.asarray(person.maps[stage], np.float32), posinf=1, neginf=0)
         one = shown.max(0) if joint is None else shown[joint]
-        # A forward warp from cells would need the inverse; the crop's matrix is just that.
         flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
         heat = np.maximum(heat, cv2.warpAffine(one, person.cells.matrix, size, flags=flags))
     heat = np.clip(heat, 0, 1)
@@ -148,7 +146,7 @@ def draw_heat(
 
 
 def contact_sheet(images: Sequence[U8], columns: int, cell: tuple[int, int]) -> U8:
-    """Pictures side by side, each scaled to fit its cell and centred on dark grey.
+    """Put pictures side by side, each scaled to fit its cell and centred on dark grey.
 
     Args:
         images: (H, W, 3) uint8 RGB each, of any sizes.
@@ -163,10 +161,8 @@ def contact_sheet(images: Sequence[U8], columns: int, cell: tuple[int, int]) -> 
     sheet = np.full((rows * height, columns * width, 3), _SHEET, np.uint8)
     for i, image in enumerate(images):
         scale = min(width / image.shape[1], height / image.shape[0])
-        size = tuple(
-            max(1, min(round(n * scale), most))
-            for n, most in zip(image.shape[1::-1], cell, strict=True)
-        )
+        sides = zip(image.shape[1::-1], cell, strict=True)
+        size = tuple(max(1, min(round(n * scale), most)) for n, most in sides)
         kind = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
         small = cv2.resize(image, size, interpolation=kind)
         top = i // columns * height + (height - size[1]) // 2
@@ -194,11 +190,11 @@ class DrawStyle:
         check_options(self)
 
     def size(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) of what `draw` makes of a picture of that size."""
+        """Return the (width, height) that `draw` makes of a picture of that size."""
         return (2 * width, height) if self.view == "side-by-side" else (width, height)
 
     def draw(self, frame: Frame) -> U8:
-        """A new picture (H, W, 3) RGB; the views in WITH_MAPS need people with `maps`."""
+        """Draw a new picture (H, W, 3) RGB; the views in WITH_MAPS need people with `maps`."""
         image, people = frame.image, frame.people
         if self.view in WITH_MAPS:
             return _sheet(image, people, self.view, self.min_score)
@@ -213,7 +209,7 @@ class DrawStyle:
 
 
 def _sheet(image: U8, people: Sequence[Person], view: str, min_score: float) -> U8:
-    """Small pictures with names on a sheet of the picture's own size."""
+    """Draw small pictures with names on a sheet of the size of `image`."""
     skeleton = next((person.skeleton for person in people), None)
     stages = next((len(person.maps) for person in people if person.maps is not None), 0)
     names = [f"stage {i + 1}" for i in range(stages)]
@@ -240,7 +236,7 @@ def _sheet(image: U8, people: Sequence[Person], view: str, min_score: float) -> 
 
 
 def _shrunk(image: U8, people: Sequence[Person], cell: tuple[int, int]) -> tuple[U8, list[Person]]:
-    """`image` as it fits into `cell` (width, height), and `people` with maps that lie over that."""
+    """Scale `image`, and where the maps of `people` lie, to fit into `cell` (width, height)."""
     height, width = image.shape[:2]
     scale = min(cell[0] / width, cell[1] / height)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -255,7 +251,7 @@ def _shrunk(image: U8, people: Sequence[Person], cell: tuple[int, int]) -> tuple
 
 
 def _draw_legend(canvas: U8) -> None:
-    """One line a side of the body in the lower left corner; the sides are the person's own."""
+    """Write the colour of each side of the body, the person's own, in the lower left corner."""
     scale = _text_scale(canvas)
     step = cv2.getTextSize("left", _FONT, scale, 1)[0][1] + 6
     for i, (side, colour) in enumerate(SIDE_COLOURS.items()):
@@ -269,7 +265,7 @@ def _text_scale(image: U8) -> float:
 def _draw_text(
     canvas: U8, text: str, corner: tuple[int, int], colour: tuple[int, ...], scale: float
 ) -> None:
-    """`text` with a dark edge, its upper left at `corner`."""
+    """Write `text` with a dark edge, its upper left at `corner`."""
     height = cv2.getTextSize("left", _FONT, scale, 1)[0][1]
     place = (corner[0], corner[1] + height)
     for ink, width in ((_OUTLINE, 3), (colour, 1)):

@@ -24,10 +24,10 @@ _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 @contextmanager
 def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
-    """A file object whose content appears under `path` only if the block ends well.
+    """Yield a file object whose content appears under `path` only if the block ends normally.
 
-    Written beside as a `.part` file, synced to disk, then renamed; a file that was there before
-    stays whole until that moment. Missing parent folders are made.
+    It is written as a `.part` file beside `path`, synced to disk, then renamed; an older file
+    stays whole until then. Missing parent folders are made.
 
     Args:
         path: final name.
@@ -46,7 +46,7 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
             sync(file)
         publish(part, path)
     except OSError as error:
-        # An error that names another file comes from what the block reads, not from us.
+        # An error that names another file comes from what the block reads.
         if error.errno is not None and error.filename in (None, str(part), str(path)):
             raise output_error(path, error) from error
         raise
@@ -59,7 +59,7 @@ def _take_lock(handle: int) -> bool:
     """Lock an open file against other processes of this machine; False if another has it."""
     try:
         import fcntl
-    except ImportError:  # Windows: no two writers of one file at once, please
+    except ImportError:  # Windows has no such locks
         return True
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -70,9 +70,9 @@ def _take_lock(handle: int) -> bool:
 
 @contextmanager
 def locked(path: Path, what: str) -> Iterator[IO[bytes]]:
-    """Yield the file `path`, made if need be, open to read and write and locked.
+    """Yield the file `path`, made if need be, open to read and write, and locked.
 
-    The lock goes with the process; readers that it started may hold it for a few seconds more.
+    The end of the process, and of readers that it started, frees the lock.
 
     Raises:
         OutputError: another `what` holds it, and still does after some seconds.
@@ -95,7 +95,7 @@ def locked(path: Path, what: str) -> Iterator[IO[bytes]]:
 
 
 def part_path(path: Path, token: str = "") -> Path:
-    """NAME.part, or NAME.TOKEN.part, beside `path`; NAME is cut where the sum is too long."""
+    """Return NAME.part or NAME.TOKEN.part beside `path`; NAME is cut if that is too long."""
     tail = f".{token}.part" if token else ".part"
     name = path.name
     while len(os.fsencode(name + tail)) > _MAX_NAME_BYTES:
@@ -104,11 +104,7 @@ def part_path(path: Path, token: str = "") -> Path:
 
 
 def make_parent(path: Path) -> None:
-    """Make the folder of `path`; a folder at `path` itself or a file above it is refused.
-
-    Raises:
-        OutputError: naming `path`.
-    """
+    """Make the folder of `path`. Raises OutputError if `path` is a folder, or a file above it."""
     if path.is_dir():
         raise OutputError(f"{path} is a folder; give the name of a file")
     try:
@@ -118,11 +114,7 @@ def make_parent(path: Path) -> None:
 
 
 def prepare_output(path: Path, *, force: bool) -> None:
-    """Make the folder of `path` and, unless `force`, see that nothing lies at `path` yet.
-
-    Raises:
-        OutputError: something does, or the folder cannot be made.
-    """
+    """Make the folder of `path`. Raises OutputError if `path` exists, unless with `force`."""
     make_parent(path)
     if not force and os.path.lexists(path):
         raise OutputError(f"{path} exists; add --force to replace it")
@@ -163,7 +155,7 @@ def output_error(path: str | Path, error: Exception) -> OutputError:
         return OutputError(f"{path} is a folder; give the name of a file")
     if code == errno.ENAMETOOLONG:
         return OutputError(f"cannot write {path}: the name is too long; choose a shorter one")
-    return OutputError(f"cannot write {path}: {_reason(error)}")
+    return OutputError(f"cannot write {path}: {reason_of(error)}")
 
 
 def _free(path: Path) -> str:
@@ -172,7 +164,8 @@ def _free(path: Path) -> str:
     return ""
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Return the first line of what `error` says, without the file's name."""
     return str(getattr(error, "strerror", None) or error or type(error).__name__).splitlines()[0]
 
 
@@ -184,11 +177,11 @@ def input_error(path: str | Path, error: OSError) -> InputError:
         return InputError(f"{path} is a folder, not a file")
     if isinstance(error, PermissionError):
         return InputError(f"{path}: no permission to read it")
-    return InputError(f"{path} cannot be read: {_reason(error)}")
+    return InputError(f"{path} cannot be read: {reason_of(error)}")
 
 
 def file_size(path: str | Path) -> int:
-    """Bytes in the regular file `path`, at least 1.
+    """Return the number of bytes in the regular file `path`, at least 1.
 
     Raises:
         InputError: it is missing, a folder or a device.
@@ -210,12 +203,12 @@ def file_size(path: str | Path) -> int:
 
 
 def read_limited(path: str | Path, limit_bytes: int) -> bytes:
-    """The content of `path`.
+    """Return the content of `path`.
 
     Raises:
         InputError: missing, a folder, a device or not readable.
         FormatError: empty.
-        LimitError: more than `limit_bytes`; found without reading it.
+        LimitError: more than `limit_bytes`; it is not read.
     """
     size = file_size(path)
     if size > limit_bytes:
@@ -228,7 +221,7 @@ def read_limited(path: str | Path, limit_bytes: int) -> bytes:
 
 
 def sha256(path: str | Path) -> str:
-    """SHA-256 of a file's content, 64 hexadecimal digits. Raises InputError if unreadable."""
+    """Return a file's SHA-256, 64 hexadecimal digits. Raises InputError if unreadable."""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

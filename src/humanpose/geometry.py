@@ -1,8 +1,4 @@
-"""Boxes and crops: one affine says where a network's input lies in its picture.
-
-Boxes are x, y, width, height in picture pixels. The affine of a crop is composed first and
-applied once; augmentation composes onto the same matrix.
-"""
+"""Boxes (x, y, width, height, picture pixels), and crops: affines that are applied once."""
 
 from __future__ import annotations
 
@@ -33,11 +29,10 @@ class Crop(ShapeRepr):
     size: tuple[int, int]
 
     def cut(self, image: U8, pad: tuple[int, int, int] = (0, 0, 0)) -> U8:
-        """The crop of `image` (H, W, 3): (height, width, 3), outside the picture `pad` (RGB).
+        """Cut (height, width, 3) out of `image` (H, W, 3); outside of it lies `pad` (RGB).
 
-        One bilinear warp. Before one that would shrink twofold or more, the part of the picture
-        under the crop is halved until it does not, and blurred a little where it still shrinks by
-        half, or fine texture would alias.
+        One bilinear warp. Against aliasing, the part of the picture under the crop is first halved
+        until the warp shrinks less than twofold, and blurred a little where it still shrinks much.
         """
         matrix = self.matrix
         (a, b, _), (c, d, _) = matrix.tolist()
@@ -47,22 +42,15 @@ class Crop(ShapeRepr):
             image, matrix = _halved(image, matrix, self.size, times)
             if shrink / 2**times >= _BLURRED_FROM:
                 image = np.asarray(cv2.GaussianBlur(image, (3, 3), 0), np.uint8)
-        out = cv2.warpAffine(
-            image,
-            matrix,
-            self.size,
-            flags=cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_CONSTANT,
-            borderValue=pad,
-        )
+        out = cv2.warpAffine(image, matrix, self.size, flags=cv2.INTER_LINEAR, borderValue=pad)
         return np.asarray(out, np.uint8)
 
     def to_crop(self, points: F32) -> F32:
-        """Picture pixels (..., 2) -> crop pixels (..., 2)."""
+        """Turn picture pixels (..., 2) into crop pixels (..., 2)."""
         return _apply(self.matrix, points)
 
     def to_picture(self, points: F32) -> F32:
-        """Crop pixels (..., 2) -> picture pixels (..., 2)."""
+        """Turn crop pixels (..., 2) into picture pixels (..., 2)."""
         return _apply(np.asarray(cv2.invertAffineTransform(self.matrix), np.float64), points)
 
 
@@ -72,7 +60,7 @@ def _apply(matrix: F64, points: F32) -> F32:
 
 
 def _halved(image: U8, matrix: F64, size: tuple[int, int], times: int) -> tuple[U8, F64]:
-    """Part of `image` under the crop, halved so many `times`, and the matrix that fits it.
+    """Return the part of `image` under the crop, halved `times` times, and the matrix to it.
 
     Only halved: OpenCV takes a factor of 3 or 5 in six times as long.
     """
@@ -97,10 +85,10 @@ def _halved(image: U8, matrix: F64, size: tuple[int, int], times: int) -> tuple[
 
 
 def _under(row: list[float], size: tuple[int, int], length: int, factor: int) -> tuple[int, int]:
-    """First pixel and number of blocks of `factor`, on one axis of a picture, under a crop.
+    """Return the first pixel and the number of blocks under a crop, on one axis of a picture.
 
     Args:
-        row: of the affine crop pixel -> picture pixel, this axis'.
+        row: of the affine crop pixel -> picture pixel, for this axis.
         size: of the crop.
         length: of the picture, pixels.
         factor: pixels of a block.
@@ -113,7 +101,7 @@ def _under(row: list[float], size: tuple[int, int], length: int, factor: int) ->
 
 
 def box_of_joints(joints: F32, *, margin: float = 0.0) -> F32:
-    """Tight box (..., 4) of the joints (..., J, 2) that are not NaN, grown on each side.
+    """Return the tight box (..., 4) of the joints (..., J, 2) that are not NaN, grown by a margin.
 
     Args:
         joints: picture pixels; NaN = missing.
@@ -125,14 +113,14 @@ def box_of_joints(joints: F32, *, margin: float = 0.0) -> F32:
     known = ~np.isnan(joints).any(-1, keepdims=True)
     low = np.where(known, joints, np.inf).min(-2, initial=np.inf)
     extent = np.where(known, joints, -np.inf).max(-2, initial=-np.inf) - low
-    anybody = np.isfinite(low)
-    low, extent = np.where(anybody, low, np.nan), np.where(anybody, extent, np.nan)
+    found = np.isfinite(low)
+    low, extent = np.where(found, low, np.nan), np.where(found, extent, np.nan)
     grow = margin * extent.max(-1, keepdims=True)
     return np.concatenate([low - grow, extent + 2 * grow], axis=-1).astype(np.float32)
 
 
 def box_of_picture(image: U8) -> F32:
-    """(1, 4) the box of a whole picture (H, W, 3)."""
+    """Return the box (1, 4) of a whole picture (H, W, 3)."""
     height, width = image.shape[:2]
     return np.array([[0, 0, width, height]], np.float32)
 
@@ -145,7 +133,7 @@ def crop_of_box(
     centre: str = "w/2",
     zoom: tuple[float, float] = (0.0, math.inf),
 ) -> Crop:
-    """The crop that shows `box` in a network input of `size` (width, height).
+    """Return the crop that shows `box` in a network input of `size` (width, height).
 
     The box grows around its centre to the input's aspect ratio, then by `context`.
 
@@ -167,7 +155,7 @@ def crop_of_box(
 def crop_of_picture(
     picture: tuple[int, int], size: tuple[int, int], *, centre: str = "w/2"
 ) -> Crop:
-    """The whole `picture` (width, height) scaled into `size`, its middle on the crop's middle."""
+    """Scale the whole `picture` (width, height) into `size`, its middle on the crop's middle."""
     scale = min(size[0] / picture[0], size[1] / picture[1])
     # The picture spans -0.5 ... w - 0.5, so its middle is (w - 1) / 2 under either rule for crops.
     middle = ((picture[0] - 1) / 2, (picture[1] - 1) / 2)
@@ -177,20 +165,20 @@ def crop_of_picture(
 def crop_around(
     middle: tuple[float, float], scale: float, size: tuple[int, int], *, centre: str = "w/2"
 ) -> Crop:
-    """The crop of `size` with picture pixel `middle` in its own middle, `scale` times as large."""
+    """Return the crop of `size` that shows picture pixel `middle` in its middle, scaled."""
     x, y = _centre(size, centre)
     matrix = [[scale, 0, x - scale * middle[0]], [0, scale, y - scale * middle[1]]]
     return Crop(np.array(matrix, np.float64), size)
 
 
 def _centre(size: tuple[int, int], rule: str) -> tuple[float, float]:
-    """The middle of a crop of `size` by either of a spec's rules, crop pixels."""
+    """Return the middle of a crop of `size` by a spec's rule, crop pixels."""
     less = {"w/2": 0.0, "(w-1)/2": 0.5}[rule]
     return size[0] / 2 - less, size[1] / 2 - less
 
 
 def crop_of_height(picture: tuple[int, int], height: int, multiple: int) -> Crop:
-    """The whole `picture` (width, height) at `height`, padded right and below to a `multiple`.
+    """Scale the whole `picture` (width, height) to `height`; pad right and below to a `multiple`.
 
     Source: the CPM release's Python demo, which brings every picture to the box size.
     """
@@ -201,7 +189,7 @@ def crop_of_height(picture: tuple[int, int], height: int, multiple: int) -> Crop
 
 
 def compose(outer: F64, inner: F64) -> F64:
-    """(2, 3) affine that applies `inner` first, then `outer`."""
+    """Return the (2, 3) affine that applies `inner` first, then `outer`."""
     linear = outer[:, :2] @ inner[:, :2]
     shift = outer[:, :2] @ inner[:, 2] + outer[:, 2]
     return np.concatenate([linear, shift[:, None]], axis=1)
@@ -216,7 +204,7 @@ def augmented_crop(
     flip: bool = False,
     centre: str = "(w-1)/2",
 ) -> Crop:
-    """`crop` with its content zoomed, turned, moved and mirrored about the crop's middle.
+    """Zoom, turn, move and mirror the content of `crop` about the crop's middle.
 
     Args:
         crop: the crop to alter.
@@ -239,13 +227,13 @@ def augmented_crop(
 
 
 def mirrored(crop: Crop, axis: float) -> Crop:
-    """`crop` with left and right exchanged about the crop pixel column `axis`."""
+    """Exchange left and right of `crop` about the crop pixel column `axis`."""
     mirror = np.array([[-1.0, 0.0, 2 * axis], [0.0, 1.0, 0.0]])
     return Crop(compose(mirror, crop.matrix), crop.size)
 
 
 def iou(a: F32, b: F32) -> F32:
-    """(N, M) intersection over union of boxes a (N, 4) and b (M, 4); 0 where both are empty."""
+    """Return the IoU (N, M) of boxes a (N, 4) and b (M, 4); 0 where both are empty."""
     inside = overlap(a, b)
     area_a, area_b = a[:, 2] * a[:, 3], b[:, 2] * b[:, 3]
     union = area_a[:, None] + area_b[None] - inside
@@ -253,7 +241,7 @@ def iou(a: F32, b: F32) -> F32:
 
 
 def overlap(a: F32, b: F32) -> F32:
-    """(N, M) area that boxes a (N, 4) and b (M, 4) share, square pixels."""
+    """Return the area (N, M) that boxes a (N, 4) and b (M, 4) share, square pixels."""
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum(a[:, None, :2] + a[:, None, 2:], b[None, :, :2] + b[None, :, 2:])
     sides = np.maximum(high - low, 0)
@@ -261,7 +249,7 @@ def overlap(a: F32, b: F32) -> F32:
 
 
 def similarity(joints: F32, truth: F32, area: F32 | F64, sigmas: F64) -> F64:
-    """(..., J) object keypoint similarity of each joint, in [0, 1]; NaN where `truth` is.
+    """Return the object keypoint similarity (..., J), in [0, 1]; NaN where `truth` is.
 
     Args:
         joints: (..., J, 2) picture pixels; NaN counts as infinitely far.
@@ -278,7 +266,7 @@ def similarity(joints: F32, truth: F32, area: F32 | F64, sigmas: F64) -> F64:
 
 
 def nms(boxes: F32, scores: F32, *, threshold: float) -> I64:
-    """Indices kept by greedy non-maximum suppression, best score first.
+    """Return the indices kept by greedy non-maximum suppression, best score first.
 
     Args:
         boxes: (N, 4) x, y, width, height.
@@ -295,7 +283,7 @@ def nms(boxes: F32, scores: F32, *, threshold: float) -> I64:
 
 
 def tilts(joints: F32, scores: F32, torso: I64) -> F32:
-    """(N,) degrees by which torsos are turned clockwise, in picture view, from upright.
+    """Return (N,) degrees by which torsos are turned clockwise, in picture view, from upright.
 
     Args:
         joints: (N, J, 2) picture pixels.

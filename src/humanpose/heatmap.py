@@ -15,7 +15,7 @@ from humanpose.geometry import Crop
 from humanpose.skeleton import I64
 from humanpose.types import F32, F64
 
-# The cells of a 3x3 window, x and y from its middle, and what each of them adds to the differences
+# The cells of a 3x3 window, x and y from its middle, and the weight of each in the differences
 # there: d/dx, d/dy, d2/dx2, d2/dy2, d2/dxdy.
 _WINDOW = np.array([[x, y] for y in (-1, 0, 1) for x in (-1, 0, 1)])
 _DIFFERENCES = np.array(
@@ -38,33 +38,33 @@ def _grid_shift(stride: int, grid: str) -> float:
 
 
 def to_cells(points: F32, stride: int, grid: str) -> F32:
-    """Crop pixels (..., 2) -> heat-map cells (..., 2), not rounded."""
+    """Turn crop pixels (..., 2) into heat-map cells (..., 2), not rounded."""
     return np.asarray((points - _grid_shift(stride, grid)) / stride, np.float32)
 
 
 def to_pixels(cells: F32, stride: int, grid: str) -> F32:
-    """Heat-map cells (..., 2) -> crop pixels (..., 2)."""
+    """Turn heat-map cells (..., 2) into crop pixels (..., 2)."""
     return np.asarray(cells * stride + _grid_shift(stride, grid), np.float32)
 
 
 def cells_of(crop: Crop, stride: int, grid: str) -> Crop:
-    """Picture pixel -> heat-map cell, for the maps that a network makes of `crop`."""
+    """Return the map picture pixel -> heat-map cell for a network's maps of `crop`."""
     width, height = crop.size
     matrix = crop.matrix - np.array([0, 0, _grid_shift(stride, grid)])
     return Crop(matrix / stride, (width // stride, height // stride))
 
 
 def mirror_axis(cells: int, stride: int, grid: str) -> float:
-    """Crop pixel column about which a mirror maps a grid of so many cells onto itself.
+    """Return the crop pixel column about which a mirror maps a row of `cells` onto itself.
 
-    For "corner" it is not the crop's middle: mirroring there would need a shift by one cell of
-    the maps, which HRNet's flip test makes.
+    For "corner" it is not the crop's middle: HRNet's flip test mirrors there and shifts the maps by
+    one cell.
     """
     return (cells - 1) / 2 * stride + _grid_shift(stride, grid)
 
 
 def encode(cells: F32, shape: tuple[int, int], *, sigma: float) -> F32:
-    """Gaussian target maps with peak 1 at the exact, not the rounded, position.
+    """Make Gaussian target maps with peak 1 at the exact, not the rounded, position.
 
     Args:
         cells: (..., 2) x, y in heat-map cells; NaN makes an empty map.
@@ -85,7 +85,7 @@ def encode(cells: F32, shape: tuple[int, int], *, sigma: float) -> F32:
 
 
 def decode(maps: F32, rule: str) -> tuple[F32, F32]:
-    """Joint positions and scores from heat maps.
+    """Find joint positions and scores in heat maps.
 
     Args:
         maps: (..., h, w), h and w at least 3.
@@ -106,7 +106,7 @@ def decode(maps: F32, rule: str) -> tuple[F32, F32]:
 
 
 def decode_crops(maps: F32, cells: Sequence[Crop], rule: str) -> tuple[F32, F32]:
-    """Joints (N, J, 2) in picture pixels and scores (N, J) in [0, 1] from maps (N, J, h, w).
+    """Find joints (N, J, 2), picture pixels, and scores (N, J) in [0, 1] in maps (N, J, h, w).
 
     Args:
         maps: without background.
@@ -125,45 +125,33 @@ def _argmax(maps: F32) -> tuple[I64, F32]:
     return np.stack([best % w, best // w], -1), flat[np.arange(n), best]
 
 
-def _quarter(maps: F32) -> tuple[F64, F32]:
-    cells, scores = _argmax(maps)
-    return cells + _quarter_step(maps, cells), scores
-
-
-def _dark(maps: F32) -> tuple[F64, F32]:
-    cells, scores = _argmax(maps)
-    return _dark_position(maps, cells), scores
-
-
 def _inner(cells: I64, w: int, h: int) -> I64:
-    """The nearest cells (N, 2) whose 3x3 neighbourhoods are inside maps of (h, w)."""
-    # Not np.clip, which is Python for the most part: three times as long.
+    """Return the nearest cells (N, 2) whose 3x3 neighbourhoods are inside maps of (h, w)."""
+    # Not np.clip, which is mostly Python and takes three times as long.
     return np.asarray(np.minimum(np.maximum(cells, 1), (w - 2, h - 2)))
 
 
-def _quarter_step(maps: F32, cells: I64) -> F64:
-    """(N, 2) steps of 0 or a quarter cell; none on the rim, as in HRNet's `get_final_preds`."""
+def _quarter(maps: F32) -> tuple[F64, F32]:
+    """Move peaks by 0 or a quarter cell; not on the rim, as in HRNet's `get_final_preds`."""
     n, h, w = maps.shape
+    cells, scores = _argmax(maps)
     rows = np.arange(n)
     inner = _inner(cells, w, h)
-    xi, yi = inner.T
-    step = np.stack(
-        [
-            np.sign(maps[rows, yi, xi + 1] - maps[rows, yi, xi - 1]),
-            np.sign(maps[rows, yi + 1, xi] - maps[rows, yi - 1, xi]),
-        ],
-        -1,
-    )
-    return np.asarray(0.25 * step * (inner == cells).all(1)[:, None], np.float64)
+    x, y = inner.T
+    right = np.sign(maps[rows, y, x + 1] - maps[rows, y, x - 1])
+    down = np.sign(maps[rows, y + 1, x] - maps[rows, y - 1, x])
+    step = 0.25 * np.stack([right, down], -1) * (inner == cells).all(1)[:, None]
+    return cells + np.asarray(step, np.float64), scores
 
 
-def _dark_position(maps: F32, cells: I64) -> F64:
-    """(N, 2) peak of the parabola through the log map around `cells` (N, 2).
+def _dark(maps: F32) -> tuple[F64, F32]:
+    """Move each peak to that of the parabola through the log map around it.
 
     On the rim the 3x3 window moves one cell inwards: the log of a Gaussian is a parabola
     everywhere, so the step from there is as exact, only longer.
     """
     n, h, w = maps.shape
+    cells, scores = _argmax(maps)
     inner = _inner(cells, w, h)
     middle = inner @ (1, w) + h * w * np.arange(n)
     window = maps.reshape(-1)[middle[:, None] + _WINDOW @ (1, w)]
@@ -174,13 +162,12 @@ def _dark_position(maps: F32, cells: I64) -> F64:
     step = np.stack([dxy * dy - dyy * dx, dxy * dx - dxx * dy], -1)
     step /= np.where(peaked, det, np.inf)[:, None]
     found = inner + np.minimum(np.maximum(step, -1.5), 1.5)
-    return np.where(peaked[:, None], found, cells)
+    return np.where(peaked[:, None], found, cells), scores
 
 
 # Rule -> maps (N, h, w) to peaks (N, 2), x, y in cells, and their values (N,). "quarter": a quarter
 # cell toward the higher neighbour (HRNet). "dark": one Newton step on the log map (Zhang et al.
-# 2020, "Distribution-Aware Coordinate Representation", eq. 7; without its smoothing, our maps being
-# smooth).
+# 2020, "Distribution-Aware Coordinate Representation", eq. 7, without smoothing).
 DECODERS: dict[str, Callable[[F32], tuple[F64 | I64, F32]]] = {
     "argmax": _argmax,
     "quarter": _quarter,

@@ -1,7 +1,7 @@
-"""The one picture loader: whatever a user has becomes RGB uint8 (H, W, 3).
+"""Load and save pictures: every kind becomes RGB uint8 (H, W, 3).
 
-Size is checked in the header before anything is decoded. EXIF orientation is applied, 16 bits
-are scaled to 8, transparency is laid over white, a damaged file is an error and never grey.
+The header's size is checked before decoding. EXIF orientation is applied, 16 bits are scaled to 8,
+transparency is laid over white; a damaged file is an error.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def load_image(
     channels: str = "rgb",
     max_pixels: int = 64_000_000,
 ) -> U8:
-    """`source` as RGB uint8 (H, W, 3), upright.
+    """Load `source` as RGB uint8 (H, W, 3), upright.
 
     Args:
         source: path or content of a JPEG, PNG, WebP, GIF (first frame), BMP, TIFF, PPM or AVIF
@@ -85,7 +85,7 @@ def load_image(
 
 
 def is_picture(path: str | Path) -> bool:
-    """Whether the header of file `path` is that of a picture that `load_image` reads."""
+    """Return whether file `path` has the header of a picture that `load_image` reads."""
     try:
         with open(path, "rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -102,7 +102,7 @@ def is_picture(path: str | Path) -> bool:
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """(width, height) of the picture in file `path` once it is upright, from its header alone.
+    """Return the (width, height) of the upright picture in file `path`, from its header alone.
 
     Raises:
         InputError: no such file. FormatError: not a picture. LimitError: of absurd size.
@@ -141,10 +141,10 @@ def save_image(path: str | Path, rgb: U8, quality: int = 92) -> None:
 
 
 def _guarded(load: Callable[[], T], name: str) -> T:
-    """`load()` with every failure of a foreign parser turned into one of ours."""
+    """Return `load()`; turn every failure of a parser into an error of this package."""
     try:
         with warnings.catch_warnings():
-            # Harmless oddities and size warnings (a size over the limit is our error).
+            # Harmless oddities, and sizes, which are checked here.
             warnings.filterwarnings("ignore", module=r"PIL\.")
             return load()
     except HumanPoseError:
@@ -167,9 +167,8 @@ def _from_bytes(data: bytes, name: str, max_pixels: int) -> U8:
         picture = Image.open(io.BytesIO(data), formats=_FORMATS)
     except UnidentifiedImageError as error:
         if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS:
-            raise InputError(
-                f"{name}: HEIC pictures are not supported; convert it to JPEG"
-            ) from error
+            heic = f"{name}: HEIC pictures are not supported; convert it to JPEG"
+            raise InputError(heic) from error
         raise FormatError(f"{name} is not a picture ({', '.join(_FORMATS)})") from error
     with picture:
         _check_size(picture, name, max_pixels)
@@ -181,10 +180,10 @@ def _from_bytes(data: bytes, name: str, max_pixels: int) -> U8:
 
 
 def _fast_jpeg(data: bytes, size: tuple[int, int]) -> U8 | None:
-    """OpenCV's decode of a complete JPEG, None where Pillow has to look at it.
+    """Decode a complete JPEG by OpenCV; return None where Pillow must do it.
 
-    Some OpenCV versions fill the missing part of a truncated file with grey, so only a file that
-    has its end marker comes here.
+    A file without its end marker is left to Pillow: some versions of OpenCV fill what is missing
+    with grey.
     """
     if not data.endswith(b"\xff\xd9"):
         return None
@@ -199,9 +198,8 @@ def _fast_jpeg(data: bytes, size: tuple[int, int]) -> U8 | None:
 def _check_size(picture: Image.Image, name: str, max_pixels: int) -> None:
     width, height = picture.size
     if width * height > max_pixels:
-        raise LimitError(
-            f"{name} is {width} x {height}, more than the limit of {max_pixels:,} pixels"
-        )
+        limit = f"the limit of {max_pixels:,} pixels"
+        raise LimitError(f"{name} is {width} x {height}, more than {limit}")
     if not width * height:
         raise FormatError(f"{name} has no pixels ({width} x {height})")
 
@@ -214,7 +212,7 @@ def _from_pillow(picture: Image.Image, name: str, max_pixels: int) -> U8:
 
 
 def _rgb8(picture: Image.Image, name: str) -> U8:
-    """(H, W, 3) of a loaded picture of any mode."""
+    """Convert a loaded picture of any mode to (H, W, 3)."""
     if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
         return _deep_grey(np.array(picture), name)
     if picture.has_transparency_data:
@@ -225,7 +223,7 @@ def _rgb8(picture: Image.Image, name: str) -> U8:
 
 
 def _deep_grey(grey: NDArray[Any], name: str) -> U8:
-    """Grey of more than 8 bits, (H, W), as (H, W, 3) uint8; white is the full 16-bit range."""
+    """Convert grey of more than 8 bits, (H, W), to (H, W, 3) uint8; 65,535 is white."""
     if grey.dtype.kind == "f":
         return _from_array(grey, "rgb", name)
     low, high = int(grey.min()), int(grey.max())
@@ -235,7 +233,7 @@ def _deep_grey(grey: NDArray[Any], name: str) -> U8:
 
 
 def _upright(rgb: U8, picture: Image.Image) -> U8:
-    """`rgb` turned and mirrored as the EXIF orientation of `picture` asks (EXIF 2.32, 4.6.4 A)."""
+    """Turn and mirror `rgb` by the EXIF orientation of `picture` (EXIF 2.32, 4.6.4 A)."""
     try:
         orientation = picture.getexif().get(_ORIENTATION, 1)
     except Exception:  # damaged EXIF data does not make a picture unreadable

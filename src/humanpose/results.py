@@ -1,8 +1,7 @@
 """Write and read the result record, and convert its frames to COCO's and CSV's values.
 
 A record is JSON lines: a header, one line per frame, a footer. Joints are [x, y, score], 0-based
-picture pixels; a missing joint is null. All functions work on one frame at a time, so that memory
-does not grow with the length of a video. docs/formats.md describes every key.
+picture pixels; a missing joint is null. docs/formats.md describes every key.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ def header(
 
 
 def to_line(record: Record) -> bytes:
-    """One line of a record, newline included; a NaN anywhere is a ValueError."""
+    """Return one line of a record with its newline. Raises ValueError on NaN."""
     return json.dumps(record, allow_nan=False, separators=(",", ":")).encode() + b"\n"
 
 
@@ -190,7 +189,7 @@ def _is_row(value: object, length: int) -> bool:
 
 
 def skeleton_of(head: Record) -> Skeleton:
-    """The skeleton that a header describes; one we know comes with its pairs and sigmas."""
+    """Return the skeleton that a header describes; a known one has its pairs and sigmas."""
     value = head["skeleton"]
     known = SKELETONS.get(value["name"])
     joints = tuple(str(name) for name in value["joints"])
@@ -205,7 +204,7 @@ def skeleton_of(head: Record) -> Skeleton:
 
 
 def people_of(record: Record, skeleton: Skeleton) -> tuple[Person, ...]:
-    """The people of a frame's record as values; the inverse of `Frame.to_dict` but for rounding."""
+    """Return the people of a frame's record: the inverse of `Frame.to_dict` but for rounding."""
     return tuple(_person(person, skeleton) for person in record["people"])
 
 
@@ -225,10 +224,10 @@ def _person(record: Record, skeleton: Skeleton) -> Person:
 
 
 class ImageIds:
-    """Gives every picture its COCO image_id.
+    """Gives every picture its COCO image_id; none comes twice.
 
-    The integer that a picture's name consists of (000000000139.jpg -> 139); else, or where that
-    is taken, a running number from 1. Ids never repeat.
+    It is the integer that the name consists of (000000000139.jpg -> 139); else, or where that is
+    taken, a running number from 1.
     """
 
     def __init__(self) -> None:
@@ -236,7 +235,7 @@ class ImageIds:
         self._running = 0
 
     def next(self, name: str) -> int:
-        """The id of the next picture, called `name`."""
+        """Return the id of the next picture, called `name`."""
         path = Path(name)
         # 18 digits are the most that 64-bit integers hold for sure.
         if path.suffix.lower() in IMAGE_SUFFIXES and path.stem.isascii() and len(path.stem) <= 18:
@@ -251,13 +250,13 @@ class ImageIds:
 
 
 def coco_categories(skeleton: Skeleton) -> list[Record]:
-    """COCO's category of a person; its skeleton counts joints from 1."""
+    """Return COCO's category of a person; its skeleton counts joints from 1."""
     limbs = [[a + 1, b + 1] for a, b in skeleton.limbs]
     return [{"id": 1, "name": "person", "keypoints": list(skeleton.joints), "skeleton": limbs}]
 
 
 def coco_image(record: Record, image_id: int) -> Record:
-    """COCO's entry of a frame under "images"."""
+    """Return COCO's entry of a frame under "images"."""
     return {
         "id": image_id,
         "file_name": record["name"],
@@ -269,9 +268,9 @@ def coco_image(record: Record, image_id: int) -> Record:
 
 
 def coco_annotations(record: Record, first_id: int, image_id: int) -> list[Record]:
-    """COCO's entries of a frame's people under "annotations", ids from `first_id`.
+    """Return COCO's entries of a frame's people under "annotations", ids from `first_id`.
 
-    A missing joint is 0, 0, 0 as COCO wants it; `keypoint_scores` holds the scores.
+    A missing joint is 0, 0, 0 as COCO defines it; `keypoint_scores` holds the scores.
     """
     found = []
     for number, person in enumerate(record["people"], first_id):
@@ -295,7 +294,7 @@ def coco_annotations(record: Record, first_id: int, image_id: int) -> list[Recor
 
 
 def _coco_box(person: Record) -> list[float]:
-    """The person's box, else the joints', else zeros: COCO knows no person without a box."""
+    """Return the person's box, else the joints', else zeros: COCO requires one."""
     box: list[float] | None = person.get("box")
     if box:
         return box
@@ -304,34 +303,26 @@ def _coco_box(person: Record) -> list[float]:
 
 
 def coco_results(record: Record, image_id: int, skeleton: Skeleton) -> list[Record]:
-    """A frame's people as COCO's scorer reads them: 17 joints in COCO's order, x, y, score."""
+    """Return a frame's people for COCO's scorer: 17 joints in COCO's order, x, y, score."""
     results = []
     for found, person in zip(record["people"], people_of(record, skeleton), strict=True):
         joints = rounded(convert(person.joints, skeleton, COCO17))
         scores = convert_scores(person.scores, skeleton, COCO17)
         rows = zip(joints, scores, strict=True)
-        results.append(
-            {
-                "image_id": image_id,
-                "category_id": 1,
-                "keypoints": [
-                    v for xy, s in rows for v in ([*xy, round(float(s), 4)] if xy else _GAP)
-                ],
-                "score": found["score"],
-                "bbox": _coco_box(found),
-            }
-        )
+        flat = [v for xy, score in rows for v in ([*xy, round(float(score), 4)] if xy else _GAP)]
+        result = {"image_id": image_id, "category_id": 1, "keypoints": flat}
+        results.append(result | {"score": found["score"], "bbox": _coco_box(found)})
     return results
 
 
 def csv_header(skeleton: Skeleton) -> list[str]:
-    """Column names: the person's, then three per joint."""
+    """Return the column names: the person's, then three per joint."""
     parts = ("x", "y", "score")
     return [*_PERSON_COLUMNS, *(f"{joint}_{part}" for joint in skeleton.joints for part in parts)]
 
 
 def csv_rows(record: Record) -> list[list[Any]]:
-    """One row per person of a frame; empty cells for what is missing."""
+    """Return a row per person of a frame; cells are empty for what is missing."""
     return [
         [
             record["name"],

@@ -31,11 +31,7 @@ _OVERTIME = int(getattr(signal, "SIGXCPU", 0))
 
 
 def parse(
-    parser: Callable[[str], Arrays],
-    path: Path,
-    *,
-    memory: int = 2 << 30,
-    timeout: float = 120.0,
+    parser: Callable[[str], Arrays], path: Path, *, memory: int = 2 << 30, timeout: float = 120.0
 ) -> Arrays:
     """`parser(str(path))` run in a child process.
 

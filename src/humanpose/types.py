@@ -1,4 +1,4 @@
-"""The values that travel: Frame, Person, Sample, Score; fields of options classes.
+"""The values that all rooms share: Frame, Person, Sample, Score; fields of options classes.
 
 Pixels: x then y, 0-based, pixel centres at whole numbers. Boxes: x, y, width, height.
 A missing joint is NaN with score 0. Pictures are RGB uint8 (H, W, 3). Times are seconds.
@@ -25,7 +25,7 @@ U8 = NDArray[np.uint8]
 
 
 def option(default: Any, text: str, **limits: Any) -> Any:
-    """A field of an options class.
+    """Make a field of an options class.
 
     Args:
         default: its value where none is given.
@@ -50,9 +50,7 @@ def check_options(options: Any) -> None:
 
 
 def _brief(value: object) -> str:
-    if isinstance(value, np.ndarray):
-        return f"{value.dtype}{list(value.shape)}"
-    return repr(value)
+    return f"{value.dtype}{list(value.shape)}" if isinstance(value, np.ndarray) else repr(value)
 
 
 class ShapeRepr:
@@ -94,7 +92,7 @@ class Person(ShapeRepr):
     cells: Crop | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The person's entry in the result record (docs/formats.md)."""
+        """Return the person's entry in the result record (docs/formats.md)."""
         scores = [round(float(score), 4) for score in np.nan_to_num(self.scores)]
         record: dict[str, Any] = {
             "box": rounded(self.box[None])[0],
@@ -110,7 +108,7 @@ class Person(ShapeRepr):
 
 
 def rounded(rows: F32) -> list[list[float] | None]:
-    """Rows to 2 decimals, None for a row that is not finite."""
+    """Round rows (N, K) to 2 decimals; None for a row that is not finite."""
     # Through float64: rounding in float32 prints as 12.340000152587891.
     values = np.round(np.asarray(rows, np.float64), 2) + 0.0  # no "-0.0"
     finite = np.isfinite(values).all(1).tolist()
@@ -155,7 +153,7 @@ class Frame(ShapeRepr):
     captured: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """This frame's line of the result record: pixels to 2 decimals, scores to 4, times to 6."""
+        """Return the line of the result record: pixels to 2 decimals, scores to 4, times to 6."""
         height, width = self.image.shape[:2]
         record: dict[str, Any] = {
             "name": self.name,

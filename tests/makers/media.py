@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from humanpose.media.sinks import RecordSink
+from humanpose.media.sinks.record import RecordSink
 from humanpose.media.sinks.video import VideoSink
 from humanpose.media.sources.video import VideoSource
 from humanpose.results import header

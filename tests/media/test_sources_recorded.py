@@ -10,14 +10,9 @@ from makers.media import COLOUR, image_message, message_types, video, write_bag
 
 from humanpose.errors import FormatError, InputError, MissingExtraError
 from humanpose.images import save_image
-from humanpose.media.sources import (
-    find_inputs,
-    open_source,
-    result_name,
-    source_kind,
-    without_password,
-)
+from humanpose.media.sources import find_inputs, open_source, result_name, source_kind
 from humanpose.media.sources.ros import to_rgb
+from humanpose.media.sources.source import without_password
 from humanpose.media.sources.video import VideoSource
 
 

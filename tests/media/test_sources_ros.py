@@ -14,7 +14,8 @@ import pytest
 from makers.media import wait_for
 
 from humanpose.errors import InputError
-from humanpose.media.sources import Source, camera, open_source
+from humanpose.media.sources import camera, open_source
+from humanpose.media.sources.source import Source
 
 DEBIAN = Path("/usr/lib/python3/dist-packages")
 

@@ -29,8 +29,11 @@ from humanpose.infer.options import InferenceOptions
 from humanpose.infer.profile import READING, WAITING, WRITING, Profile
 from humanpose.infer.stream import overlapped
 from humanpose.infer.track import TrackingOptions
-from humanpose.media.sinks import RECORDS, RecordSink, record_path, save_heat_maps
-from humanpose.media.sources import InputItem, find_inputs, open_source, without_password
+from humanpose.media.sinks.formats import RECORDS, record_path
+from humanpose.media.sinks.pictures import save_heat_maps
+from humanpose.media.sinks.record import RecordSink
+from humanpose.media.sources import InputItem, find_inputs, open_source
+from humanpose.media.sources.source import without_password
 from humanpose.types import Frame, option
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from pathlib import Path
 from humanpose.draw import DrawStyle
 from humanpose.errors import HumanPoseError
 from humanpose.infer.stream import Live
-from humanpose.media.sinks import RecordSink
-from humanpose.media.sources import Source
+from humanpose.media.sinks.record import RecordSink
+from humanpose.media.sources.source import Source
 from humanpose.results import Record
 from humanpose.types import Frame
 

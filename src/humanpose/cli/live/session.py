@@ -20,8 +20,10 @@ from humanpose.cli.options import changed, fields_of
 from humanpose.errors import InputError
 from humanpose.infer.smooth import Rts, Smoother
 from humanpose.infer.stream import Live, Process
-from humanpose.media.sinks import PictureSink, RecordSink
-from humanpose.media.sources import Source, open_source, result_name, source_kind, without_password
+from humanpose.media.sinks.pictures import PictureSink
+from humanpose.media.sinks.record import RecordSink
+from humanpose.media.sources import open_source, result_name, source_kind
+from humanpose.media.sources.source import Source, without_password
 from humanpose.results import Record
 from humanpose.types import U8, Frame
 

@@ -18,7 +18,8 @@ from humanpose.infer.catalog import installed
 from humanpose.infer.options import InferenceOptions
 from humanpose.infer.runtime import read_spec
 from humanpose.infer.track import TrackingOptions
-from humanpose.media.sources import source_kind, without_password
+from humanpose.media.sources import source_kind
+from humanpose.media.sources.source import without_password
 from humanpose.types import option
 
 FILE, OTHER = "\0file", "\0other"  # not values, but ways to name one

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import av
 from av.audio.frame import AudioFrame
@@ -20,7 +20,10 @@ from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 
 from humanpose.errors import FormatError, InputError
+from humanpose.files import reason_of
 from humanpose.media.sources.video import VideoSource, open_container
+
+Packets: TypeAlias = "Iterator[Packet[Any]]"
 
 # What players expect in mp4. It can hold PCM, MP2 and Vorbis too, but few players read them; and
 # AC-3's packets would have to be read before the header, which is written first here.
@@ -36,8 +39,7 @@ _SLACK = 1.0  # seconds by which sound and picture of one video may differ
 class Sound:
     """Writes the sound of a video into an mp4, in step with the pictures written there.
 
-    Times are those of frames: seconds since the first one of the source. A fault of the sound
-    becomes a line of `problems`, never an error.
+    Times are those of frames. A fault of the sound becomes a line of `problems`, never an error.
     """
 
     def __init__(self, path: str | Path, out: OutputContainer, problems: list[str]) -> None:
@@ -50,7 +52,7 @@ class Sound:
         """
         self._name, self._out, self._problems = Path(path).name, out, problems
         self._container: InputContainer | None = None
-        self._packets: Iterator[Packet[Any]] = iter(())  # what is still to be written
+        self._packets: Packets = iter(())  # what is still to be written
         self._next: Packet[Any] | None = None
         self._at = self._end = 0.0  # seconds: where `_next` begins and is over
         self._last = -1  # ticks of the packet written last
@@ -86,11 +88,14 @@ class Sound:
             frame = next(frames, None)
             if frame is None:
                 raise FormatError("none of it could be decoded")
-            stream = _add_encoder(frame, self._out)
+            rates = Codec("aac", "w").audio_rates or ()
+            rate = frame.sample_rate if frame.sample_rate in rates else 48_000
+            stream = self._out.add_stream("aac", rate=rate)
+            stream.codec_context.layout = "mono" if frame.layout.nb_channels == 1 else "stereo"
             packets = _encoded(itertools.chain([frame], frames), stream)
         self._stream, self._packets = stream, packets
 
-    def _read(self, container: InputContainer, source: AudioStream) -> Iterator[Packet[Any]]:
+    def _read(self, container: InputContainer, source: AudioStream) -> Packets:
         """Yield the packets of `source`; the last one is empty and flushes a decoder."""
         for packet in container.demux(source):
             self._lost += packet.is_corrupt
@@ -98,16 +103,14 @@ class Sound:
             if not packet.is_corrupt and not packet.is_discard:
                 yield packet
 
-    def _stripped(
-        self, packets: Iterator[Packet[Any]], strip: BitStreamFilterContext
-    ) -> Iterator[Packet[Any]]:
+    def _stripped(self, packets: Packets, strip: BitStreamFilterContext) -> Packets:
         for packet in packets:
             try:
                 yield from strip.filter(packet)
             except _FAULTS:
                 self._lost += 1
 
-    def _decoded(self, packets: Iterator[Packet[Any]], source: AudioStream) -> Iterator[AudioFrame]:
+    def _decoded(self, packets: Packets, source: AudioStream) -> Iterator[AudioFrame]:
         """Yield frames that end after the first picture begins."""
         for packet in packets:
             try:
@@ -118,15 +121,13 @@ class Sound:
                 self._lost += 1
                 continue
             for frame in frames:
+                length = frame.samples / max(frame.sample_rate, 1)
                 if frame.sample_rate not in _RATES:
                     self._lost += 1
-                    continue
-                length = frame.samples / frame.sample_rate
-                if frame.time is None or frame.time + length > self._start:
+                elif frame.time is None or frame.time + length > self._start:
                     yield frame
 
     def _advance(self) -> None:
-        """Go to the next packet."""
         self._next = None
         for packet in self._packets:
             base = float(packet.time_base)
@@ -150,9 +151,7 @@ class Sound:
             self._give_up(error)
 
     def write_until(self, seconds: float) -> None:
-        """Write the packets that begin at `seconds` or before.
-
-        The header must be written: a picture goes first.
+        """Write the packets that begin at `seconds` or before; a picture must be written first.
 
         Raises:
             OSError: the file cannot be written.
@@ -176,7 +175,7 @@ class Sound:
             self._out.mux(packet)
 
     def finish(self, end: float, frames: int) -> None:
-        """Write the rest, but none that belongs to pictures left out; close the source.
+        """Write the rest, but not what belongs to pictures left out.
 
         Args:
             end: when the last picture is over.
@@ -200,7 +199,6 @@ class Sound:
             self.write_until(end)
         if self._lost and self._last >= 0:
             self._problems.append(f"{self._name}: sound damaged, {self._lost} packets missing")
-        self.close()
 
     def close(self) -> None:
         """Close the source."""
@@ -209,21 +207,17 @@ class Sound:
             self._container.close()
 
     def _give_up(self, error: Exception) -> None:
-        reason = str(getattr(error, "strerror", None) or error or type(error).__name__)
         what = "left out"
         if self._last >= 0 and self._stream.time_base:
             what = f"ends at {float(self._last * self._stream.time_base):.1f} s"
-        self._problems.append(f"{self._name}: sound {what} ({reason.splitlines()[0]})")
+        self._problems.append(f"{self._name}: sound {what} ({reason_of(error)})")
         self._next = None
 
 
 def _add_copy(source: AudioStream, first: Packet[Any], out: OutputContainer) -> AudioStream | None:
-    """Add a stream for copied packets of `source` to `out`; None if mp4 does not take them.
+    """Add a stream for copies of the packets of `source`, `first` of them, to `out`.
 
-    Args:
-        source: the stream to copy.
-        first: a packet of it.
-        out: unchanged if None is returned.
+    Return None, with `out` unchanged, if mp4 does not take them.
     """
     if source.codec_context.codec.canonical_name not in _COPIED:
         return None
@@ -246,17 +240,7 @@ def _add_copy(source: AudioStream, first: Packet[Any], out: OutputContainer) -> 
     return None
 
 
-def _add_encoder(frame: AudioFrame, out: OutputContainer) -> AudioStream:
-    """Add a stream to `out` that encodes frames like `frame` as AAC."""
-    rate = frame.sample_rate
-    if rate not in (Codec("aac", "w").audio_rates or ()):
-        rate = 48_000
-    stream = out.add_stream("aac", rate=rate)
-    stream.codec_context.layout = "mono" if frame.layout.nb_channels == 1 else "stereo"
-    return stream
-
-
-def _encoded(frames: Iterator[AudioFrame], stream: AudioStream) -> Iterator[Packet[Any]]:
+def _encoded(frames: Iterator[AudioFrame], stream: AudioStream) -> Packets:
     """Encode `frames` as AAC; their kind may change on the way, as between broadcasts."""
     context = stream.codec_context
     tick = Fraction(1, context.rate)

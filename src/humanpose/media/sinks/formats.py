@@ -1,12 +1,10 @@
-"""The record formats that are made from a result record (JSON lines), one function each.
-
-Every function reads the record as often as it needs, frame by frame: memory stays constant.
-"""
+"""Write the other record formats from a result record (JSON lines), frame by frame."""
 
 from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import os
 from collections import Counter
@@ -16,21 +14,10 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from humanpose import results
 from humanpose.errors import InputError, OutputError
 from humanpose.files import atomic_write, output_error, part_path, prepare_output
-from humanpose.results import (
-    ImageIds,
-    Record,
-    coco_annotations,
-    coco_categories,
-    coco_image,
-    coco_results,
-    csv_header,
-    csv_rows,
-    people_of,
-    read_records,
-    skeleton_of,
-)
+from humanpose.results import Record
 from humanpose.skeleton import BODY25, Skeleton, convert, convert_scores
 from humanpose.types import Person
 
@@ -44,34 +31,34 @@ _TRC_KEYS = "DataRate CameraRate NumFrames NumMarkers Units OrigDataRate OrigDat
 
 def write_csv(record: Path, path: Path) -> None:
     """Write a row per person and frame."""
-    head, frames = read_records(record)
+    head, frames = results.read_records(record)
     with atomic_write(path) as file:
         # File names that are not UTF-8 get back the bytes that they have on disk.
         text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
         rows = csv.writer(text, lineterminator="\n")
-        rows.writerow(csv_header(skeleton_of(head)))
+        rows.writerow(results.csv_header(results.skeleton_of(head)))
         for frame in frames:
-            rows.writerows(csv_rows(frame))
+            rows.writerows(results.csv_rows(frame))
         text.detach()
 
 
 def write_json(record: Path, path: Path) -> None:
     """Write COCO's shape: info, categories, images and annotations in one object."""
-    head, frames = read_records(record)
+    head, frames = results.read_records(record)
 
     def annotations() -> Iterator[Record]:
         count = 0
         for frame, image_id in _with_ids(frames):
-            found = coco_annotations(frame, count + 1, image_id)
+            found = results.coco_annotations(frame, count + 1, image_id)
             count += len(found)
             yield from found
 
     with atomic_write(path) as file:
         info = {key: head.get(key) for key in ("format", "models", "smoothing", "source")}
         file.write(b'{"info":' + json.dumps(info, allow_nan=False).encode())
-        categories = json.dumps(coco_categories(skeleton_of(head)))
+        categories = json.dumps(results.coco_categories(results.skeleton_of(head)))
         file.write(b',\n"categories":' + categories.encode() + b',\n"images":')
-        _write_list(file, (coco_image(*pair) for pair in _with_ids(frames)))
+        _write_list(file, (results.coco_image(*pair) for pair in _with_ids(frames)))
         file.write(b',\n"annotations":')
         _write_list(file, annotations())
         file.write(b"}\n")
@@ -79,15 +66,16 @@ def write_json(record: Path, path: Path) -> None:
 
 def write_coco(record: Path, path: Path) -> None:
     """Write COCO's list of results: 17 joints in COCO's order."""
-    head, frames = read_records(record)
-    skeleton = skeleton_of(head)
+    head, frames = results.read_records(record)
+    skeleton = results.skeleton_of(head)
     with atomic_write(path) as file:
-        _write_list(file, (r for pair in _with_ids(frames) for r in coco_results(*pair, skeleton)))
+        people = (results.coco_results(*pair, skeleton) for pair in _with_ids(frames))
+        _write_list(file, itertools.chain.from_iterable(people))
         file.write(b"\n")
 
 
 def _with_ids(frames: Iterable[Record]) -> Iterator[tuple[Record, int]]:
-    ids = ImageIds()
+    ids = results.ImageIds()
     for frame in frames:
         yield frame, ids.next(frame["name"])
 
@@ -105,8 +93,8 @@ def write_openpose(record: Path, path: Path) -> None:
 
     It grows as NAME.part; a folder that was there before is replaced at the end.
     """
-    head, frames = read_records(record)
-    skeleton, part = skeleton_of(head), part_path(path)
+    head, frames = results.read_records(record)
+    skeleton, part = results.skeleton_of(head), part_path(path)
     try:
         _remove_openpose(part)
         part.mkdir(parents=True)
@@ -116,7 +104,8 @@ def write_openpose(record: Path, path: Path) -> None:
             file = part / name.parent / f"{name.stem}{number}{_END}"
             if file.exists():  # photo.jpg and photo.png
                 file = file.with_name(f"{name.name}{number}{_END}")
-            people = [_openpose_person(person, skeleton) for person in people_of(frame, skeleton)]
+            found = results.people_of(frame, skeleton)
+            people = [_openpose_person(person, skeleton) for person in found]
             for hand in frame.get("hands", ()):  # HAND21 is in OpenPose's order
                 flat = [value for row in hand["joints"] for value in row or [0.0] * 3]
                 people[hand["owner"]][f"hand_{hand['side']}_keypoints_2d"] = flat
@@ -153,13 +142,13 @@ def _remove_openpose(folder: Path) -> None:
 
 
 def write_trc(record: Path, path: Path) -> None:
-    """Write motion capture's table (track-row-column) of one person.
+    """Write motion capture's table (track-row-column) of the person with the most frames.
 
-    The person is the track with the most frames; of untracked people the first of each frame. X is
-    right and Y up from the lower left pixel, Z = 0, in pixels; a missing joint has empty cells.
+    Of untracked people it is the first of each frame. X is right and Y up from the lower left
+    pixel, Z = 0, in pixels; a missing joint has empty cells.
     """
-    head, frames = read_records(record)
-    joints = skeleton_of(head).joints
+    head, frames = results.read_records(record)
+    joints = results.skeleton_of(head).joints
     tracks: Counter[int | None] = Counter()
     times: list[float] = []  # of the first and the last frame
     count = 0

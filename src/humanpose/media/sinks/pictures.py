@@ -16,11 +16,7 @@ class PictureSink:
     """Draws the people of one frame into a JPEG, PNG or WebP file."""
 
     def __init__(
-        self,
-        path: str | Path,
-        *,
-        look: DrawStyle = DrawStyle(),
-        force: bool = False,
+        self, path: str | Path, *, look: DrawStyle = DrawStyle(), force: bool = False
     ) -> None:
         """Set up; nothing is written before `with`.
 
@@ -47,15 +43,15 @@ class PictureSink:
 
 
 def save_heat_maps(folder: Path, frame: Frame, *, force: bool = False) -> None:
-    """Write the heat maps of a frame's people: a picture a joint, one of all joints a stage.
+    """Write a picture of heat maps for each joint, and one for each stage with all joints.
 
     Args:
         folder: for joint_00_nose.jpg ..., stage_1.jpg ...; made if need be.
-        frame: its people carry `maps`; without any person nothing is written.
+        frame: its people carry `maps`; if there are none, nothing is written.
         force: write into a folder that is already there.
 
     Raises:
-        OutputError: if the folder exists and `force` is off, or a file cannot be written.
+        OutputError: the folder exists and `force` is off, or a file cannot be written.
     """
     maps = [person.maps for person in frame.people if person.maps is not None]
     if not maps:

@@ -15,11 +15,10 @@ from humanpose.types import Frame
 
 
 class RecordSink:
-    """Writes NAME.jsonl.part frame by frame and makes the asked formats from it when it is closed.
+    """Writes NAME.jsonl.part frame by frame and makes the wanted formats from it when closed.
 
-    Readable up to its last line at any moment, the part file stays after a kill or an error;
-    `humanpose convert` makes the formats from it. It becomes NAME.jsonl if that was asked for and
-    is removed otherwise.
+    After a kill or an error the part file stays, readable up to its last line, for `humanpose
+    convert`. Otherwise it becomes NAME.jsonl, or is removed if that is not wanted.
     """
 
     def __init__(
@@ -35,9 +34,9 @@ class RecordSink:
 
         Args:
             output: path whose suffix is replaced by those of the formats.
-            header: as `results.header` makes it.
+            header: from `results.header`.
             formats: names out of `formats.RECORDS`.
-            problems: lines for the footer, which may be added until the sink is closed.
+            problems: lines for the footer; more may be added until the sink is closed.
             force: replace existing files.
         """
         self._output, self._header = output, header

@@ -12,7 +12,6 @@ from typing import Any, Self
 import av
 import cv2
 import numpy as np
-from av.codec import Codec
 from av.packet import Packet
 from av.video.stream import VideoStream
 
@@ -41,7 +40,6 @@ class VideoSink:
     """Draws the people of every frame; frames are shown at their own times.
 
     Attributes:
-        path: the file.
         problems: one line for each fault of the sound; complete after `with`.
     """
 
@@ -60,24 +58,20 @@ class VideoSink:
 
         Args:
             path: the file, .mp4.
-            width: of the frames, pixels; an odd one is padded by a column, a frame of another size
-                is scaled.
-            height: pixels.
+            width: of the frames, pixels; a frame of another size is scaled.
+            height: pixels; odd sides are padded by one.
             rate: frames per second for the encoder's bit budget; times come from the frames.
             look: how frames are drawn.
-            audio: the video that the frames come from; its sound, if it has any, is kept: copied,
-                or as AAC where it does not fit into mp4.
+            audio: video whose sound is kept: copied, or as AAC where mp4 does not hold it.
             force: replace an existing file.
         """
         self.path = Path(path)
         self.problems: list[str] = []
-        self._audio = audio
         self._sound: Sound | None = None
-        self._frames = 0
         self._size = look.size(width, height)
         self._rate = Fraction(min(max(rate, 1), 240)).limit_denominator(1001)
-        self._look, self._force = look, force
-        self._last = -1  # ticks of the last frame
+        self._look, self._force, self._audio = look, force, audio
+        self._frames, self._last = 0, -1  # how many were written; ticks of the last one
         self._part = part_path(self.path)
 
     def __enter__(self) -> Self:
@@ -101,7 +95,7 @@ class VideoSink:
         return self
 
     def _add_stream(self) -> VideoStream:
-        name = next((name for name in _ENCODERS if _can_encode(name)), None)
+        name = next((name for name in _ENCODERS if name in av.codecs_available), None)
         if name is None:
             raise OutputError(f"cannot write {self.path}: PyAV has none of {', '.join(_ENCODERS)}")
         # Without B-frames no frame is held back for reordering.
@@ -118,8 +112,8 @@ class VideoSink:
 
     def write(self, frame: Frame) -> None:
         """Append `frame`. Raises OutputError if that fails."""
-        drawn = self._look.draw(frame)
-        picture = av.VideoFrame.from_ndarray(self._fitted(drawn), format="rgb24")
+        drawn = self._fitted(self._look.draw(frame))
+        picture = av.VideoFrame.from_ndarray(drawn, format="rgb24")
         if self._sound is not None and self._last < 0:
             self._sound.skip(frame.time)
         # Two frames at one time, or a clock that jumps back, must not end the video.
@@ -142,7 +136,7 @@ class VideoSink:
             self._sound.write_until(float((last.pts or 0) * last.time_base))
 
     def _fitted(self, drawn: U8) -> U8:
-        """`drawn` at the video's size, made even by repeating the last column and row."""
+        """Scale `drawn` to the video's size; repeat a column and row where it is odd."""
         width, height = self._size
         if drawn.shape[:2] != (height, width):
             drawn = np.asarray(cv2.resize(drawn, self._size, interpolation=cv2.INTER_AREA))
@@ -172,11 +166,3 @@ class VideoSink:
                 self._file.close()
             if self._last < 0:
                 self._part.unlink(missing_ok=True)
-
-
-def _can_encode(name: str) -> bool:
-    try:
-        Codec(name, "w")
-    except ValueError:  # PyAV's "unknown codec"
-        return False
-    return True

@@ -70,9 +70,9 @@ class BagSource(Source):
             except StopIteration:
                 return
             except Exception as error:
-                if start is None:
-                    raise _damaged(self._path, error) from error
                 reason = _damaged(self._path, error)
+                if start is None:
+                    raise reason from error
                 self.problems.append(f"{self.name}: ends early after {index + 1} frames ({reason})")
                 return
             index += 1

@@ -66,8 +66,7 @@ class LiveSource(Source):
             _Ends: the address is a video with an end.
         """
         self.name, self.problems = name, []
-        self.losses = 0
-        self._lost_s = 0.0
+        self.losses, self._lost_s = 0, 0.0
         self._job = {"kind": kind, "address": address}
         self._title = f"camera {address}" if kind == "camera" else without_password(address)
         self._retries = retries
@@ -147,13 +146,12 @@ class LiveSource(Source):
         return self._next(self._patience)
 
     def _next(self, patience: float) -> tuple[U8, float]:
-        """Return (picture, capture time) from the child; wait at most `patience` for data."""
+        """Return the next (picture, capture time); wait at most `patience` seconds for data."""
         assert self._child is not None
         latest = time.monotonic() + _FRAMELESS_S
         while time.monotonic() < latest:
-            kind, captured, rate, width, height, size = HEAD.unpack(
-                self._child.receive(HEAD.size, patience)
-            )
+            head = self._child.receive(HEAD.size, patience)
+            kind, captured, rate, width, height, size = HEAD.unpack(head)
             patience = STALL_S
             if kind == FRAME:
                 if size != width * height * 3 or size > 3 * _MAX_PIXELS:
@@ -186,8 +184,8 @@ class _Child:
             # On stdin, not in the list of processes: an address may hold a password.
             more = {"port": server.getsockname()[1], "token": token.hex()}
             server.settimeout(_CHILD_S)
+            assert self._process.stdin is not None
             try:
-                assert self._process.stdin is not None
                 self._process.stdin.write(json.dumps({**job, **more}).encode() + b"\n")
                 self._process.stdin.flush()
                 self._link, _ = server.accept()
@@ -236,11 +234,7 @@ class _Child:
 
 
 def open_camera(address: str, kind: str, name: str, retries: int | None) -> Source:
-    """Open the live source at `address`, or the video if it has an end.
-
-    Raises:
-        InputError: no frame came.
-    """
+    """Open the live source at `address`, or the video there. Raises InputError if none comes."""
     if kind == "camera" and sys.platform == "linux":
         device = Path(f"/dev/video{address}" if address.isdigit() else address)
         if not device.exists():

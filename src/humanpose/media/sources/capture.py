@@ -1,8 +1,7 @@
 """The child process that reads a camera, a network stream or a ROS topic for `sources.camera`.
 
-Drivers and decoders may hang or crash: killing this process frees what they hold, and the program
-goes on. The child connects to its parent, which sends the job on stdin and ends it by closing
-stdin. Every message is HEAD and then `size` bytes of content.
+Killing it frees what a hanging or crashed driver or decoder holds. It gets its job on stdin,
+connects to its parent and ends when stdin is closed. A message is HEAD and `size` bytes of content.
 """
 
 from __future__ import annotations
@@ -15,12 +14,13 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from humanpose.errors import HumanPoseError, InputError
+from humanpose.files import reason_of
 from humanpose.types import U8
 
 # Kind, time.monotonic() of the capture, frames per second or 0, width, height, size.
@@ -73,11 +73,7 @@ def camera(address: str) -> Iterator[Captured]:
 
 
 def stream(address: str) -> Iterator[Captured]:
-    """Yield pictures of a network stream.
-
-    Raises:
-        _File: it has a length.
-    """
+    """Yield pictures of a network stream. Raises _File if it has a length."""
     import av
 
     from humanpose.media.sources.video import upright, video_stream
@@ -98,7 +94,7 @@ def stream(address: str) -> Iterator[Captured]:
                 for frame in frames:
                     yield upright(frame), rate
     except (av.error.FFmpegError, ValueError, OSError) as error:
-        raise InputError(str(getattr(error, "strerror", None) or error)) from error
+        raise InputError(reason_of(error)) from error
     raise InputError("it has ended")
 
 
@@ -122,26 +118,20 @@ def topic(address: str) -> Iterator[Captured]:
     published = {topic: kind for topic, kind in rospy.get_published_topics() if kind in PICTURES}
     kind = Image if published[choose(name, list(published))] == PICTURES[0] else CompressedImage
     messages: queue.Queue[Any] = queue.Queue(1)
-
     # While one picture waits here, ROS drops all but the newest.
     rospy.Subscriber(name, kind, messages.put, queue_size=1, buff_size=1 << 24)
     while True:
         yield to_rgb(messages.get()), 0.0
 
 
-READERS: dict[str, Callable[[str], Iterator[Captured]]] = {
-    "camera": camera,
-    "stream": stream,
-    "topic": topic,
-}
+READERS = {"camera": camera, "stream": stream, "topic": topic}
 
 
-def _send(link: socket.socket, kind: bytes, content: Any = b"", **fields: Any) -> None:
-    size = memoryview(content).nbytes
-    head = (time.monotonic(), fields.get("rate", 0.0), fields.get("width", 0))
-    link.sendall(HEAD.pack(kind, *head, fields.get("height", 0), size))
-    if size:
-        link.sendall(content)
+def _send(
+    link: socket.socket, kind: bytes, content: Any = b"", rate: float = 0, w: int = 0, h: int = 0
+) -> None:
+    link.sendall(HEAD.pack(kind, time.monotonic(), rate, w, h, memoryview(content).nbytes))
+    link.sendall(content)
 
 
 def _end_with_parent() -> None:
@@ -161,8 +151,7 @@ def main() -> None:
                 if image is None:
                     _send(link, ALIVE)
                 else:
-                    height, width = image.shape[:2]
-                    _send(link, FRAME, image, rate=rate, width=width, height=height)
+                    _send(link, FRAME, image, rate, image.shape[1], image.shape[0])
         except _File:
             _send(link, FILE)
         except HumanPoseError as error:

@@ -71,8 +71,8 @@ def sequence_files(source: str) -> list[tuple[int, Path]]:
         InputError: there is no picture.
     """
     if not is_numbered(source):
-        files = (file for _, file in files_of(source, None))
-        pictures = list(enumerate(file for file in files if file_kind(file) == "picture"))
+        files = (file for _, file in files_of(source, None) if file_kind(file) == "picture")
+        pictures = list(enumerate(files))
         if not pictures:
             raise InputError(f"{source} holds no picture")
         return pictures
@@ -119,17 +119,14 @@ def files_of(source: str, skipped: str | None) -> list[tuple[str, Path]]:
 
 
 def _walk(folder: Path, skipped: str | None) -> Iterator[Path]:
-    """Files under `folder` in natural order; links to folders are not followed."""
+    """Yield the files under `folder` in natural order; links to folders are not followed."""
 
     def fail(error: OSError) -> None:
         raise input_error(error.filename or folder, error) from error
 
     for top, folders, files in os.walk(folder, onerror=fail):
-        folders[:] = [
-            name
-            for name in sorted(folders, key=_natural)
-            if not name.startswith(".") and os.path.abspath(os.path.join(top, name)) != skipped
-        ]
+        shown = (name for name in sorted(folders, key=_natural) if not name.startswith("."))
+        folders[:] = [name for name in shown if os.path.abspath(f"{top}/{name}") != skipped]
         for name in sorted(files, key=_natural):
             if not name.startswith("."):
                 yield Path(top, name)

@@ -40,19 +40,13 @@ _COLOURS: dict[str, tuple[type[np.generic], int, int | None]] = {
 
 
 def choose(wanted: str | None, topics: Sequence[str]) -> str:
-    """Return `wanted`, or the only one of the `topics` with pictures.
-
-    Raises:
-        InputError: there is no such topic, or more than one to choose from; names them all.
-    """
+    """Return `wanted`, or the only one of `topics`. Raises InputError, naming all, otherwise."""
     there = ", ".join(sorted(topics)) or "none"
-    if wanted is not None:
-        if wanted not in topics:
-            raise InputError(f"no pictures on topic {wanted} (topics with pictures: {there})")
-        return wanted
-    if len(topics) != 1:
+    if wanted is not None and wanted not in topics:
+        raise InputError(f"no pictures on topic {wanted} (topics with pictures: {there})")
+    if wanted is None and len(topics) != 1:
         raise InputError(f"choose one of its topics with pictures by --topic: {there}")
-    return topics[0]
+    return wanted or topics[0]
 
 
 def to_rgb(message: Any) -> U8:
@@ -66,9 +60,7 @@ def to_rgb(message: Any) -> U8:
     data = np.frombuffer(message.data, np.uint8)
     if not hasattr(message, "encoding"):
         if "compressedDepth" in message.format:
-            raise FormatError(
-                "compressedDepth is not read; record the topic without /compressedDepth"
-            )
+            raise FormatError("compressedDepth is not read; record the topic without that suffix")
         return load_image(data.tobytes())
     if message.encoding not in _COLOURS:
         raise FormatError(f"no pictures of encoding {printable(message.encoding)}")

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from humanpose.types import Frame
 
-_SCHEMES = ("rtsp", "rtsps", "http", "https")
+_SCHEMES = ("rtsp://", "rtsps://", "http://", "https://")
 
 
 class Source:
@@ -81,7 +81,7 @@ class Source:
 
 def is_address(text: str) -> bool:
     """Return whether `text` is a network address."""
-    return text.partition("://")[0].lower() in _SCHEMES and "://" in text
+    return text.lower().startswith(_SCHEMES)
 
 
 def without_password(text: str) -> str:

@@ -15,7 +15,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from humanpose.errors import FormatError, InputError
-from humanpose.files import file_size, input_error
+from humanpose.files import file_size, input_error, reason_of
 from humanpose.media.sources.source import Source, is_address, without_password
 from humanpose.types import U8, Frame
 
@@ -39,7 +39,6 @@ class VideoSource(Source):
     Attributes:
         start: seconds on the container's clock at the first frame, whose own time is 0.
         length: seconds of video from there on that the container declares, 0 if it does not.
-        frames: number of frames that the container declares, None if it does not.
     """
 
     rate: Fraction
@@ -49,7 +48,7 @@ class VideoSource(Source):
 
         Raises:
             InputError: no such file.
-            FormatError: empty, not a video, or without a single readable frame.
+            FormatError: empty, not a video, or no frame can be read.
         """
         self.name = Path(without_password(str(path))).name
         self.problems = []
@@ -86,8 +85,7 @@ class VideoSource(Source):
         decoded, self._first = self._first, None
         if decoded is None:
             return
-        read, index, time, end = 0, -1, 0.0, 0.0
-        timeless = False
+        read, index, time, end, timeless = 0, -1, 0.0, 0.0, False
         while decoded is not None:
             frame, image = decoded
             shown = _seconds(frame.pts, frame)
@@ -110,8 +108,8 @@ class VideoSource(Source):
     def _gap(self, seconds: float | None) -> int:
         """Count frames lost before the next one, which begins `seconds` after the end of the last.
 
-        After an error a decoder may silently drop frames until the next key frame, and with two
-        threads reports the error a frame or two early; so timestamps decide, where there are any.
+        Timestamps decide where there are any: after an error a decoder may drop frames until the
+        next key frame, and with two threads it reports the error a frame or two early.
         """
         lost = self._errors
         if lost and seconds is not None:
@@ -124,15 +122,12 @@ class VideoSource(Source):
         packets = self._container.demux(self._stream)
         while True:
             try:
-                packet = next(packets, None)
-                frames = [] if packet is None else packet.decode()
-            except av.error.EOFError:
+                frames = next(packets).decode()
+            except (StopIteration, av.error.EOFError):
                 return
             except (av.error.FFmpegError, ValueError):
                 self._errors += 1
                 continue
-            if packet is None:
-                return
             for frame in frames:
                 try:
                     image = upright(frame)
@@ -143,13 +138,7 @@ class VideoSource(Source):
                 yield frame, image
 
     def _judge(self, read: int, lost: int, end: float) -> None:
-        """Compare what was read with what the container declares, and note what is missing.
-
-        Args:
-            read: frames that came out.
-            lost: frames that did not, as far as known.
-            end: seconds, when the last frame is over.
-        """
+        """Note what is missing: `read` frames came, `lost` did not, the last ends at `end` s."""
         length, exact = _length(self._container, self._stream)
         if self.frames is None:
             # Sound may be longer than the pictures, and some lengths include a late start.
@@ -168,7 +157,7 @@ class VideoSource(Source):
 
 
 def open_container(path: str | Path) -> InputContainer:
-    """Open the video at `path`, in one of the formats that cannot refer to other files.
+    """Open the video at `path`, of a format that cannot refer to other files.
 
     Raises:
         InputError: no such file.
@@ -184,7 +173,7 @@ def open_container(path: str | Path) -> InputContainer:
     except (av.error.FFmpegError, ValueError, OSError) as error:
         if isinstance(error, PermissionError) and not remote:
             raise input_error(path, error) from error
-        reason = getattr(error, "strerror", None) or error
+        reason = reason_of(error)
         if remote:
             raise InputError(f"{without_password(text)} cannot be read ({reason})") from error
         raise FormatError(f"{path} is not a video that can be read ({reason})") from error
@@ -213,9 +202,7 @@ def upright(frame: VideoFrame) -> U8:
 
 
 def _seconds(ticks: int | None, frame: VideoFrame) -> float | None:
-    if ticks is None or not frame.time_base:
-        return None
-    return float(ticks * frame.time_base)
+    return None if ticks is None or not frame.time_base else float(ticks * frame.time_base)
 
 
 def _length(container: InputContainer, stream: VideoStream) -> tuple[float, bool]:
