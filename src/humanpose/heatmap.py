@@ -162,7 +162,7 @@ def _dark(maps: F32) -> tuple[F64, F32]:
     step = np.stack([dxy * dy - dyy * dx, dxy * dx - dxx * dy], -1)
     step /= np.where(peaked, det, np.inf)[:, None]
     found = inner + np.minimum(np.maximum(step, -1.5), 1.5)
-    return np.where(peaked[:, None], found, cells), scores
+    return np.asarray(np.where(peaked[:, None], found, cells), np.float64), scores
 
 
 # Rule -> maps (N, h, w) to peaks (N, 2), x, y in cells, and their values (N,). "quarter": a quarter
