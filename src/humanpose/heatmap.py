@@ -141,7 +141,7 @@ def _quarter(maps: F32) -> tuple[F64, F32]:
     right = np.sign(maps[rows, y, x + 1] - maps[rows, y, x - 1])
     down = np.sign(maps[rows, y + 1, x] - maps[rows, y - 1, x])
     step = 0.25 * np.stack([right, down], -1) * (inner == cells).all(1)[:, None]
-    return cells + np.asarray(step, np.float64), scores
+    return np.asarray(cells + step, np.float64), scores
 
 
 def _dark(maps: F32) -> tuple[F64, F32]:
