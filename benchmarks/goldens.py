@@ -44,8 +44,9 @@ COMMAND = """import sys
 try: from humanpose.cli.main import main
 except ModuleNotFoundError: from humanpose.apps.cli import main
 sys.argv[0] = "humanpose"; main()"""
-# The option has another name since the command moved.
-SMOOTHING = "--smoothing" if find_spec("humanpose.cli") else "--smooth"
+# Names that changed when the command moved.
+RENAMED = find_spec("humanpose.cli") is not None
+SMOOTHING, PACK = ("--smoothing", "small.json") if RENAMED else ("--smooth", "small.h5")
 MODELS = ("fast", "balanced", "accurate")
 NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?(?!\w)")
 # (absolute, relative) tolerance of a kind of array
@@ -175,7 +176,7 @@ def evaluate(r: Recorder) -> None:
     names = ("newell.h5", "tompson.h5", "bearpaw-hg_s2_b1.mat")
     published = [r.data / "mpii" / name for name in names]
     scores = [a for s in ("pckh", "pck-torso", "pck-box", "pcp", "oks") for a in ("--score", s)]
-    own, plan, pack = r.scratch / "own", r.scratch / "pack.yaml", r.scratch / "small.h5"
+    own, plan, pack = r.scratch / "own", r.scratch / "pack.yaml", r.scratch / PACK
     plan.write_text(yaml.safe_dump({"data": [SMALL], "box": [192, 256]}))
     held = [p for p in sorted((r.data / "coco" / "images").iterdir()) if int(p.stem) % 11 == 0]
     with r.item("made here"):
