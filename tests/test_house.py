@@ -22,7 +22,7 @@ CEILINGS = {
     "api": 286,
     "ground": 2249,
     "infer": 2917,
-    "media": 2080,
+    "media": 2100,
     "nets": 1647,
     "checkpoints": 1400,
     "data": 2900,
