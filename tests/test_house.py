@@ -22,7 +22,7 @@ CEILINGS = {
     "api": 286,
     "ground": 2249,
     "infer": 2917,
-    "media": 2100,
+    "media": 2034,
     "nets": 1647,
     "checkpoints": 1400,
     "data": 2900,
@@ -30,7 +30,7 @@ CEILINGS = {
     "evaluate": 2494,
     "export": 605,
     "lab": 2083,
-    "cli": 2770,
+    "cli": 2763,
 }
 ABOVE_EIGHTY = {"fit"}
 

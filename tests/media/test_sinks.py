@@ -16,10 +16,9 @@ from makers.media import HEAD, film, frame, heard, read_trc, record_sink, times,
 
 from humanpose.draw import DrawStyle, draw_people
 from humanpose.errors import InputError, OutputError
-from humanpose.images import load_image
+from humanpose.images import load_image, save_image
 from humanpose.media.sinks import video as sinks_video
 from humanpose.media.sinks.formats import FORMATS, RECORDS, record_path
-from humanpose.media.sinks.pictures import PictureSink
 from humanpose.media.sinks.record import RecordSink
 from humanpose.media.sinks.video import VideoSink
 from humanpose.media.sources.video import VideoSource
@@ -32,10 +31,6 @@ frame_record = Frame.to_dict
 FRAMES = [frame(0), frame(1, 0), frame(2, 2)]
 
 
-def picture_sink(path: Path, **options: Any) -> PictureSink:
-    return PictureSink(path, **options)
-
-
 MAKERS: dict[str, Callable[..., Any]] = {
     **{
         record_path(name, Path("x")).name: (
@@ -44,7 +39,6 @@ MAKERS: dict[str, Callable[..., Any]] = {
         for name in RECORDS
         if name != "openpose"  # a folder, tested below
     },
-    "x.png": picture_sink,
     "x.mp4": video_sink,
 }
 each_sink = pytest.mark.parametrize(("name", "make"), MAKERS.items(), ids=MAKERS)
@@ -89,8 +83,8 @@ def test_error_leaves_nothing_under_the_name(
             sink.write(one)
         raise ZeroDivisionError
     assert path.read_bytes() == b"old"
-    part = {"x.png": None, "x.mp4": "x.mp4.part"}.get(name, "x.jsonl.part")
-    assert set(tmp_path.iterdir()) == {path} | ({tmp_path / part} if part else set())
+    part = {"x.mp4": "x.mp4.part"}.get(name, "x.jsonl.part")
+    assert set(tmp_path.iterdir()) == {path, tmp_path / part}
 
 
 @each_sink
@@ -192,8 +186,7 @@ def test_no_frames_make_a_valid_empty_file(tmp_path: Path, name: str) -> None:
 
 def test_picture_shows_the_people(tmp_path: Path) -> None:
     one = frame(3, 2)
-    with PictureSink(tmp_path / "a.png", look=DrawStyle("skeleton", 0.6)) as sink:
-        sink.write(one)
+    save_image(tmp_path / "a.png", DrawStyle("skeleton", 0.6).draw(one))
     want = draw_people(one.image, one.people, min_score=0.6, boxes=False)
     assert (load_image(tmp_path / "a.png") == want).all()
 

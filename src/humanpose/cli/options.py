@@ -41,6 +41,10 @@ _KINDS = {bool: "true or false", int: "an integer", float: "a number", str: "tex
 _METAVARS = {int: "N", float: "X", str: "NAME"}
 
 
+class NothingDone(Exception):
+    """Leaves sinks to which nothing was written, so that they leave no file."""
+
+
 @dataclass(frozen=True, slots=True)
 class OutputOptions:
     """Options of results: kinds and folder."""

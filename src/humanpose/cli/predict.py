@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from humanpose.cli.options import (
+    NothingDone,
     OutputOptions,
     SourceOptions,
     Stop,
@@ -21,7 +22,7 @@ from humanpose.cli.options import (
     stopping,
     with_options,
 )
-from humanpose.draw import WITH_MAPS, DrawStyle
+from humanpose.draw import WITH_MAPS, DrawStyle, draw_heat
 from humanpose.errors import EXIT_SKIPPED, InputError, OutputError
 from humanpose.files import prepare_output
 from humanpose.images import load_image, save_image
@@ -30,7 +31,6 @@ from humanpose.infer.profile import READING, WAITING, WRITING, Profile
 from humanpose.infer.stream import overlapped
 from humanpose.infer.track import TrackingOptions
 from humanpose.media.sinks.formats import RECORDS, record_path
-from humanpose.media.sinks.pictures import save_heat_maps
 from humanpose.media.sinks.record import RecordSink
 from humanpose.media.sources import InputItem, find_inputs, open_source
 from humanpose.media.sources.source import without_password
@@ -103,10 +103,6 @@ def predict(
         raise typer.Exit(128 + prediction.signal)
     if prediction.problems:
         raise typer.Exit(EXIT_SKIPPED)
-
-
-class _NothingDone(Exception):
-    """Leaves the sinks of a job of which nothing could be read, so that they leave no file."""
 
 
 class Prediction:
@@ -228,7 +224,7 @@ class Prediction:
             item, frame = loaded
             return item, self._estimator.process(frame) if isinstance(frame, Frame) else frame
 
-        with suppress(_NothingDone), ExitStack() as stack:
+        with suppress(NothingDone), ExitStack() as stack:
             records = self._open_records(items, record, stack, problems)
             task = self._progress.add_task("pictures", total=len(items))
             wanted = takewhile(lambda _: not self._stop.signal, items)
@@ -247,7 +243,7 @@ class Prediction:
                     continue
                 self._write_picture(item, frame, records)
             if self.pictures == before:
-                raise _NothingDone
+                raise NothingDone
         self.problems += problems
 
     def _timed(self, items: Iterator[T], *phases: str) -> Iterator[T]:
@@ -260,11 +256,25 @@ class Prediction:
             save_image(path, self.options.style.draw(frame))
             self.drawn.append(path)
         if "heatmaps" in self._kinds:
-            save_heat_maps(self._maps_folder(item), frame, force=self._force)
+            self._save_heat_maps(self._maps_folder(item), frame)
         for record in records:
             record.write(frame)
         self.pictures += 1
         self.people += len(frame.people)
+
+    def _save_heat_maps(self, folder: Path, frame: Frame) -> None:
+        """Write joint_00_nose.jpg ...; stage_1.jpg ... show all joints. Without people: nothing."""
+        maps = [person.maps for person in frame.people if person.maps is not None]
+        if not maps:
+            return
+        if folder.exists() and not self._force:
+            raise OutputError(f"{folder} exists; add --force to write into it")
+        for i, name in enumerate(frame.people[0].skeleton.joints):
+            heat = draw_heat(frame.image, frame.people, joint=i)
+            save_image(folder / f"joint_{i:02}_{name}.jpg", heat)
+        for stage in range(len(maps[0])):
+            heat = draw_heat(frame.image, frame.people, stage=stage)
+            save_image(folder / f"stage_{stage + 1}.jpg", heat)
 
     def _run_video(self, item: InputItem, record: Path) -> None:
         options, how = self.options, self.options.source

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from humanpose.cli.options import NothingDone
 from humanpose.draw import DrawStyle
 from humanpose.errors import HumanPoseError
 from humanpose.infer.stream import Live
@@ -25,8 +26,7 @@ def one_line(error: Exception) -> str:
 class Worker:
     """Runs `work` in a thread of its own when asked.
 
-    All requests that come while it works lead to one more run: `work` reads what is wanted when it
-    starts.
+    All requests that come while it works lead to one more run.
     """
 
     def __init__(
@@ -34,45 +34,35 @@ class Worker:
     ) -> None:
         """Begin to wait; `failed` is called with the name and what `work` raised."""
         self._name, self._work, self._failed = name, work, failed
-        self._asked = self._working = self._closed = False
-        self._changed = threading.Condition()
+        self._working = self._closed = False
+        self._asked = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     @property
     def busy(self) -> bool:
         """Whether a request is not yet done."""
-        return self._asked or self._working
+        return self._asked.is_set() or self._working
 
     def ask(self) -> None:
         """Request a run; return at once."""
-        with self._changed:
-            self._asked = True
-            self._changed.notify()
+        self._asked.set()
 
     def close(self, patience: float) -> None:
         """Wait up to `patience` seconds for the present run; none follows."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify()
+        self._closed = True
+        self._asked.set()
         self._thread.join(patience)
 
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._working = False
-                self._changed.wait_for(lambda: self._asked or self._closed)
-                if self._closed:
-                    return
-                self._asked, self._working = False, True
+        while self._asked.wait() and not self._closed:
+            self._working = True
+            self._asked.clear()
             try:
                 self._work()
-            except Exception as error:  # told to the user; the next piece may go well
+            except Exception as error:  # shown to the user; the next run may go well
                 self._failed(self._name, error)
-
-
-class _NothingWritten(Exception):
-    """Leaves the sinks of a recording without a frame, so that they leave no file."""
+            self._working = False
 
 
 class Recording:
@@ -98,13 +88,9 @@ class Recording:
         from humanpose.media.sinks.video import VideoSink
 
         self.path, self.frames, self.problem, self.running = path, 0, "", True
-        size = source.width, source.height
-        self._sinks = (
-            VideoSink(path, *size, source.rate, look=look),
-            RecordSink(path, header, ["jsonl"]),
-        )
-        self._done, self._stopped = done, False
-        self._results = live.follow()
+        self._video = VideoSink(path, source.width, source.height, source.rate, look=look)
+        self._record = RecordSink(path, header, ["jsonl"])
+        self._done, self._stopped, self._results = done, False, live.follow()
         # The frame that is being processed may still be processed by other networks.
         self._after = -1 if live.frame is None else live.frame.index
         self._thread = threading.Thread(target=self._run, name="recording", daemon=True)
@@ -117,9 +103,18 @@ class Recording:
         self._thread.join()
 
     def _run(self) -> None:
+        start = 0.0
         try:
-            self._write()
-        except _NothingWritten:
+            with self._results as results, self._video as video, self._record as record:
+                for frame in self._good(results):
+                    start = start if self.frames else frame.time
+                    frame = replace(frame, time=frame.time - start)
+                    video.write(frame)
+                    record.write(frame)
+                    self.frames += 1
+                if not self.frames:
+                    raise NothingDone
+        except NothingDone:
             if not self._stopped:
                 self.problem = self.problem or "there was nothing to record"
         except Exception as error:  # shown in the window
@@ -130,24 +125,9 @@ class Recording:
             self.running = False
             self._done(self)
 
-    def _write(self) -> None:
-        start = 0.0
-        video, record = self._sinks
-        with self._results as results, video, record:
-            for frame in self._good(results):
-                if frame.index <= self._after:
-                    continue
-                start = frame.time if not self.frames else start
-                frame = replace(frame, time=frame.time - start)
-                video.write(frame)
-                record.write(frame)
-                self.frames += 1
-            if not self.frames:
-                raise _NothingWritten
-
     def _good(self, results: Iterable[Frame]) -> Iterator[Frame]:
         """Yield the results up to an error, which ends the recording and spoils nothing."""
         try:
-            yield from results
+            yield from (frame for frame in results if frame.index > self._after)
         except Exception as error:
             self.problem = f"the recording ended: {one_line(error)}"

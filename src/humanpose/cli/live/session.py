@@ -18,9 +18,9 @@ from humanpose.cli.live.background import Recording, Worker, one_line
 from humanpose.cli.live.settings import LiveOptions
 from humanpose.cli.options import changed, fields_of
 from humanpose.errors import InputError
+from humanpose.images import save_image
 from humanpose.infer.smooth import Rts, Smoother
 from humanpose.infer.stream import Live, Process
-from humanpose.media.sinks.pictures import PictureSink
 from humanpose.media.sinks.record import RecordSink
 from humanpose.media.sources import open_source, result_name, source_kind
 from humanpose.media.sources.source import Source, without_password
@@ -287,10 +287,9 @@ class Session:
         if frame is None or estimator is None:
             raise InputError("there is no result to save yet")
         path = self._free_path()
-        record = RecordSink(path, self._header(estimator), ["json"])
-        with PictureSink(path.with_suffix(".png"), look=self.options.style) as picture, record:
-            picture.write(frame)
+        with RecordSink(path, self._header(estimator), ["json"]) as record:
             record.write(frame)
+            save_image(path.with_suffix(".png"), self.options.style.draw(frame))
         self.said = f"saved {path}.png and .json"
 
     def _stop_recording(self) -> None:
