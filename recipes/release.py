@@ -32,9 +32,9 @@ from humanpose.evaluate.run import person_scores, pose_score
 from humanpose.export.accuracy_check import Examples
 from humanpose.export.onnx import Lower, Parity, export
 from humanpose.files import atomic_write
-from humanpose.infer import catalog
 from humanpose.infer.detector import Detector
 from humanpose.infer.options import InferenceOptions
+from humanpose.infer.runtime import FOLDER
 from humanpose.infer.topdown import TopDown
 from humanpose.lab.training import network_scores
 from humanpose.spec import METADATA_KEY, ModelSpec
@@ -116,7 +116,7 @@ def card(
     made: str,
 ) -> str:
     """The model card, Markdown."""
-    path = catalog.FOLDER / f"{spec.name}.onnx"
+    path = FOLDER / f"{spec.name}.onnx"
     size = f"{path.stat().st_size / 1e6:.2f} MB of ONNX with float16 weights"
     if in_int8:
         size += f", {path.with_suffix('.int8.onnx').stat().st_size / 1e6:.2f} MB in INT8"
@@ -216,7 +216,7 @@ def main() -> None:
             in_int8 = flat(score(small, args.data, args.marks))
             describe(small, replace(told, scores=in_int8, precision="int8"))
         for made_aside in (path, small):
-            there = catalog.FOLDER / made_aside.name
+            there = FOLDER / made_aside.name
             there.unlink(missing_ok=True)
             if made_aside.exists():
                 shutil.move(made_aside, there)
@@ -228,7 +228,7 @@ def main() -> None:
         check=True,
     ).stdout.strip()
     made = f"{progress['step']} steps at commit {commit}"
-    with atomic_write(catalog.FOLDER / f"{spec.name}.md") as file:
+    with atomic_write(FOLDER / f"{spec.name}.md") as file:
         file.write(card(told, scores, in_int8, parity, made).encode())
     for rule, value in spec.scores.items():
         print(f"{rule}: {value:.4f}" + (f", int8 {in_int8[rule]:.4f}" if in_int8 else ""))

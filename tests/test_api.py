@@ -13,9 +13,8 @@ from humanpose import PoseEstimator
 from humanpose.api import load_model
 from humanpose.errors import FormatError, InputError
 from humanpose.images import load_image
-from humanpose.infer import catalog
 from humanpose.infer.options import InferenceOptions
-from humanpose.infer.runtime import read_spec
+from humanpose.infer.runtime import FOLDER, PRESETS, installed, read_spec, weights_path
 from humanpose.infer.topdown import TopDown
 
 
@@ -152,12 +151,12 @@ def test_the_side_of_the_person_network_is_its_own_asked_for_or_goes_with_the_po
         assert estimator.finder.detector.spec.input == tuple(person)
         return pose[1], person
 
-    own = list(read_spec(catalog.weights_path("person")).input)
+    own = list(read_spec(weights_path("person")).input)
     assert side() == (256, own) and side(size=192) == (192, own)
     assert side(size=192, detector_size=256) == (192, [256, 256])
     assert side("fast")[1] == [224, 224] and side("fast", detector_size=320)[1] == [320, 320]
-    assert side(catalog.weights_path("fast"))[1] == [224, 224]  # it stands in the file
-    by_file = side("fast", detector=catalog.weights_path("person"))
+    assert side(weights_path("fast"))[1] == [224, 224]  # it stands in the file
+    by_file = side("fast", detector=weights_path("person"))
     assert by_file[1] == own  # a network of one's own keeps its side
     with pytest.raises(
         InputError, match=r"person\.onnx: input size 230x230 must be multiples of 32"
@@ -188,12 +187,12 @@ def test_stream_is_lazy_ordered_and_finds_the_dancer(data):
 
 
 def test_the_weights_are_small_and_described():
-    assert set(catalog.installed()) == {"accurate", "balanced", "fast", "person"}
-    assert sum(path.stat().st_size for path in catalog.FOLDER.glob("*.onnx")) < 30e6
-    for name, path in catalog.installed().items():
+    assert set(installed()) == {"accurate", "balanced", "fast", "person"}
+    assert sum(path.stat().st_size for path in FOLDER.glob("*.onnx")) < 30e6
+    for name, path in installed().items():
         assert path.stat().st_size < 16e6
         spec = read_spec(path)
-        weights, _ = catalog.PRESETS.get(name, (name, ""))
+        weights, _ = PRESETS.get(name, (name, ""))
         assert spec.name == weights and spec.scores and spec.licences and spec.recipe
         card = Path(path).with_suffix(".md").read_text()
         for value in spec.scores.values():
@@ -203,7 +202,7 @@ def test_the_weights_are_small_and_described():
 def test_weights_parted_from_the_file_that_holds_them_are_refused(tmp_path):
     onnx = pytest.importorskip("onnx")
     path, apart = tmp_path / "parted.onnx", {"save_as_external_data": True, "location": "w.bin"}
-    onnx.save(onnx.load(catalog.weights_path("fast")), path, **apart)
+    onnx.save(onnx.load(weights_path("fast")), path, **apart)
     (tmp_path / "w.bin").unlink()
     for backend in ("openvino", "onnxruntime"):
         with pytest.raises(FormatError, match="without the file beside it that holds its weights"):

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from humanpose.api import load_detector, load_model
-from humanpose.infer import catalog
 from humanpose.infer.options import InferenceOptions
-from humanpose.infer.runtime import Runtime, read_spec
+from humanpose.infer.runtime import Runtime, installed, read_spec
 from humanpose.spec import ModelSpec
 
 
 def named(task: str) -> list[str]:
     """Names of the weights for `task`, "pose" or "person"."""
-    return [name for name, path in catalog.installed().items() if read_spec(path).task == task]
+    return [name for name, path in installed().items() if read_spec(path).task == task]
 
 
 def loaded(task: str) -> Iterator[tuple[str, Runtime, ModelSpec]]:
@@ -29,7 +28,7 @@ def loaded(task: str) -> Iterator[tuple[str, Runtime, ModelSpec]]:
 
 def beside() -> Iterator[tuple[str, Runtime, ModelSpec]]:
     """The person network at the sides that it has beside some of the pose networks, likewise."""
-    for name, path in catalog.installed().items():
+    for name, path in installed().items():
         own = read_spec(path)
         if own.detector_size:
             runtime, spec, _ = load_detector(InferenceOptions(model=name, precision="float32"), own)

@@ -14,7 +14,7 @@ import numpy as np
 from humanpose import files, results
 from humanpose.errors import DeviceError, InputError, MissingExtraError
 from humanpose.images import load_image
-from humanpose.infer import catalog, runtime, smooth
+from humanpose.infer import runtime, smooth
 from humanpose.infer.detector import Detector
 from humanpose.infer.hands import HandFinder
 from humanpose.infer.options import InferenceOptions
@@ -208,12 +208,12 @@ def load_model(
         helper: it works beside the network that `options` are about: "int8" means "auto" where
             it has no INT8 form.
     """
-    path = runtime.chosen(catalog.weights_path(str(model)), options)
+    path = runtime.chosen(runtime.weights_path(str(model)), options)
     if helper and options.precision == "int8" and not runtime.is_int8(path):
         options = dataclasses.replace(options, precision="auto")
     load = _load_torch if path.suffix == ".safetensors" else runtime.load
     loaded, spec = load(path, options, size)
-    return loaded, catalog.with_preset(str(model), spec), path
+    return loaded, runtime.with_preset(str(model), spec), path
 
 
 def load_detector(options: InferenceOptions, beside: ModelSpec) -> Network:

@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from humanpose.infer import catalog
-from humanpose.infer.runtime import read_spec
+from humanpose.infer.runtime import PRESETS, installed, read_spec, weights_path
 
 
 def test_the_dancer_is_found_in_nearly_every_frame(cli, data, tmp_path):
@@ -19,12 +18,12 @@ def test_the_dancer_is_found_in_nearly_every_frame(cli, data, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted({*catalog.installed()} - {*catalog.PRESETS}))
+@pytest.mark.parametrize("name", sorted({*installed()} - {*PRESETS}))
 def test_the_shipped_weights_score_what_their_description_says(
     cli, data, tmp_path, name, monkeypatch
 ):
     """Persons' recall is stated with places to ignore, which cost AP only: recall must agree."""
-    spec = read_spec(catalog.weights_path(name))
+    spec = read_spec(weights_path(name))
     sets = sorted({rule.split()[0] for rule in spec.scores})
     for entry in sets:
         folder = "mpii_small" if entry == "mpii" else entry
@@ -48,7 +47,7 @@ def test_the_shipped_weights_score_what_their_description_says(
 @pytest.mark.slow
 def test_the_pose_networks_are_above_their_peers():
     """MoveNet's and SimplePose's figures on the same persons: docs/peers.md."""
-    fast, balanced = (read_spec(catalog.weights_path(n)).scores for n in ("fast", "balanced"))
+    fast, balanced = (read_spec(weights_path(n)).scores for n in ("fast", "balanced"))
     for rule, peers, gained in (
         ("lspet PCK@0.2 torso, 12 limb joints", 0.547, 0.005),
         ("coco mean OKS, boxes given", 0.578, 0.03),
@@ -60,7 +59,7 @@ def test_the_pose_networks_are_above_their_peers():
 
 @pytest.mark.slow
 def test_the_person_network_reaches_its_bars():
-    scores = read_spec(catalog.weights_path("person")).scores
+    scores = read_spec(weights_path("person")).scores
     (recall,) = (v for k, v in scores.items() if k.startswith("coco recall"))
     (precision,) = (v for k, v in scores.items() if k.startswith("coco AP"))
     assert recall >= 0.85 and precision >= 0.80

@@ -15,8 +15,8 @@ from humanpose.checkpoints.store import load_net, save_weights, start_from
 from humanpose.errors import FormatError, InputError
 from humanpose.export.onnx import compare, export
 from humanpose.infer import runtime
-from humanpose.infer.catalog import weights_path
 from humanpose.infer.options import InferenceOptions
+from humanpose.infer.runtime import weights_path
 from humanpose.lab.training import start_state
 from humanpose.nets.torch_runtime import TorchRuntime
 from humanpose.skeleton import BODY19, CPM14, MPII16

@@ -23,8 +23,8 @@ from humanpose.export.accuracy_check import Examples
 from humanpose.export.onnx import Lower, export, traced
 from humanpose.export.quantise import nncf_module, quantised, split_concatenated
 from humanpose.infer import runtime
-from humanpose.infer.catalog import weights_path
 from humanpose.infer.options import InferenceOptions
+from humanpose.infer.runtime import weights_path
 from humanpose.lab.training import network_scores
 from humanpose.nets.torch_runtime import ExportModule, TorchRuntime
 from humanpose.skeleton import BODY19, CPM14

@@ -11,9 +11,8 @@ from humanpose.api import load_model
 from humanpose.errors import InputError
 from humanpose.geometry import crop_of_box, tilts
 from humanpose.images import load_image
-from humanpose.infer import catalog
 from humanpose.infer.options import InferenceOptions
-from humanpose.infer.runtime import read_spec
+from humanpose.infer.runtime import installed, read_spec, weights_path
 from humanpose.infer.topdown import TopDown
 from humanpose.infer.tta import TestTimeAugmentation, torso_of, upright_crop
 from humanpose.skeleton import COCO17, MPII16, Skeleton
@@ -205,10 +204,10 @@ def test_a_built_in_network_looks_twice_at_a_gymnast_turned_by_a_quarter(photo):
 
 def test_the_built_in_networks_carry_their_augmentation():
     options = InferenceOptions(cache="")
-    found = {name: load_model(name, options)[1].tta for name in catalog.installed()}
+    found = {name: load_model(name, options)[1].tta for name in installed()}
     own = "upright=60"
     assert found == {"accurate": f"flip,{own}", "balanced": own, "fast": own, "person": ""}
     for name in ("fast", "balanced"):
-        path = catalog.weights_path(name)
+        path = weights_path(name)
         assert load_model(path, options)[1].tta == read_spec(path).tta == own
         assert read_spec(path.with_suffix(".int8.onnx")).tta == own

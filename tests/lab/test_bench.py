@@ -11,8 +11,8 @@ import pytest
 
 from humanpose.errors import InputError
 from humanpose.infer import runtime
-from humanpose.infer.catalog import weights_path
 from humanpose.infer.options import InferenceOptions
+from humanpose.infer.runtime import weights_path
 from humanpose.lab import bench, bench_report
 
 THIS = InferenceOptions(model="balanced", runtime="openvino", precision="float32", threads=2)

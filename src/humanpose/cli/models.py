@@ -7,12 +7,11 @@ import typer
 
 def models() -> None:
     """List the networks inside the package, with licence and scores."""
-    from humanpose.infer import catalog
     from humanpose.infer.options import InferenceOptions
-    from humanpose.infer.runtime import chosen, read_spec
+    from humanpose.infer.runtime import PRESETS, chosen, installed, read_spec
 
-    for name, path in catalog.installed().items():
-        if preset := catalog.PRESETS.get(name):
+    for name, path in installed().items():
+        if preset := PRESETS.get(name):
             typer.echo(f"{name}: {preset[0]} with --tta {preset[1]}")
             continue
         spec = read_spec(path)
@@ -39,26 +38,25 @@ def info() -> None:
 
     from humanpose import __version__
     from humanpose.api import load_model
-    from humanpose.infer import catalog
     from humanpose.infer.options import InferenceOptions
-    from humanpose.infer.runtime import cache_folder
+    from humanpose.infer.runtime import cache_folder, installed
 
     typer.echo(
         f"humanpose {__version__}, Python {platform.python_version()}, {platform.platform()}"
     )
     typer.echo(f"cores: {os.cpu_count()}")
-    installed = {each.metadata["Name"]: each.version for each in importlib.metadata.distributions()}
+    versions = {each.metadata["Name"]: each.version for each in importlib.metadata.distributions()}
     packages = "numpy opencv-python-headless openvino onnxruntime av torch lightning"
     for package in packages.split():
-        typer.echo(f"  {package} {installed.get(package, 'not installed')}")
+        typer.echo(f"  {package} {versions.get(package, 'not installed')}")
     names = ("opencv-python", "opencv-contrib-python")
-    owners = [n for name in names for n in (name, f"{name}-headless") if n in installed]
+    owners = [n for name in names for n in (name, f"{name}-headless") if n in versions]
     if len(owners) > 1:
         typer.echo(
             f"warning: {' and '.join(owners)} both own cv2/; run: "
             f"pip uninstall -y {' '.join(owners)} && pip install opencv-python-headless"
         )
     typer.echo(f"cache of compiled models: {cache_folder(InferenceOptions()) or 'off'}")
-    for name in catalog.installed():
+    for name in installed():
         loaded = load_model(name, InferenceOptions())[0]
         typer.echo(f"{name}: auto runs it on {loaded.name} in {loaded.precision}")

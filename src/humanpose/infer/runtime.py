@@ -1,4 +1,4 @@
-"""An exported network behind one call, on OpenVINO (default) or ONNX Runtime."""
+"""Networks by name or file, each behind one call: on OpenVINO (default) or ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ from humanpose.types import F32, U8
 
 Size = tuple[int, int] | int | None
 
+FOLDER = Path(__file__).resolve().parent.parent / "weights"
+# Name -> the weights that it applies, and how: `ModelSpec.tta`.
+PRESETS = {"accurate": ("balanced", "flip,upright=60")}
+
 _X86 = platform.machine().lower() in ("x86_64", "amd64")
 _FIXED = 2  # largest batch that a network is compiled for, see _OpenVino
 _LARGEST_SIDE = 4096  # beyond it a slip of the finger costs gigabytes
@@ -36,6 +40,34 @@ class Runtime(Protocol):
     def run(self, crops: U8) -> dict[str, F32]:
         """Outputs of RGB crops (N, H, W, 3) uint8."""
         ...
+
+
+def installed() -> dict[str, Path]:
+    """Name -> path of every network that came with the package, in float32; presets too."""
+    files = (path for path in sorted(FOLDER.glob("*.onnx")) if "." not in path.stem)
+    found = {path.stem: path for path in files}
+    presets = {name: found[weights] for name, (weights, _) in PRESETS.items() if weights in found}
+    return dict(sorted((found | presets).items()))
+
+
+def weights_path(name: str) -> Path:
+    """Path of built-in weights, or of a file of one's own.
+
+    Raises:
+        InputError: if `name` is neither.
+    """
+    here = installed()
+    if name in here:
+        return here[name]
+    if Path(name).is_file():
+        return Path(name)
+    known = ", ".join(here) or "none"
+    raise InputError(f"model {name!r}: neither a file nor one of the built-in weights ({known})")
+
+
+def with_preset(name: str, spec: ModelSpec) -> ModelSpec:
+    """`spec` of the weights at `weights_path(name)`, changed as the preset `name` says, if any."""
+    return replace(spec, name=name, tta=PRESETS[name][1]) if name in PRESETS else spec
 
 
 def load(

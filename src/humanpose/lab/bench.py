@@ -25,8 +25,8 @@ import numpy as np
 
 from humanpose import __version__
 from humanpose.errors import HumanPoseError, InputError, require
-from humanpose.infer import catalog
 from humanpose.infer.options import BACKENDS, PRECISIONS, InferenceOptions
+from humanpose.infer.runtime import weights_path
 
 _CONVOLUTIONS = ("Convolution", "GroupConvolution")
 _TRANSPOSED = ("ConvolutionBackpropData", "GroupConvolutionBackpropData")
@@ -162,7 +162,7 @@ def _pair(entry: str, detector: str) -> tuple[str, str]:
         entry, _, detector = entry.rpartition("+")
     for name in (entry, detector):
         if name != "none":
-            catalog.weights_path(name)
+            weights_path(name)
     return entry, detector
 
 

@@ -83,7 +83,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         start = time.perf_counter()
     memory = peak_memory()  # before `macs` reads the graphs, which takes memory of its own
 
-    from humanpose.infer.catalog import weights_path
+    from humanpose.infer.runtime import weights_path
     from humanpose.lab.bench import macs
 
     pairs = (("pose", options.model), ("detector", options.detector))

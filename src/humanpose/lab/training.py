@@ -27,9 +27,8 @@ from humanpose.evaluate.predictions import Matched
 from humanpose.evaluate.run import estimate_samples, person_scores, pose_score
 from humanpose.evaluate.scores import Comparison, Truth
 from humanpose.files import locked
-from humanpose.infer.catalog import installed
 from humanpose.infer.detector import Detector
-from humanpose.infer.runtime import Runtime
+from humanpose.infer.runtime import Runtime, installed
 from humanpose.infer.topdown import TopDown
 from humanpose.lab.contact_sheet import training_sheet
 from humanpose.nets.network import Net

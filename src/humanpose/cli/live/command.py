@@ -13,7 +13,7 @@ import typer
 from humanpose.cli.live.settings import LiveOptions, load_options
 from humanpose.cli.options import changed, fields_of, stopping, with_options
 from humanpose.errors import DeviceError, require
-from humanpose.infer.catalog import weights_path
+from humanpose.infer.runtime import weights_path
 
 _DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
 _PROBE = "from PySide6.QtWidgets import QApplication; QApplication([])"
