@@ -16,8 +16,6 @@ from humanpose.types import option
 if TYPE_CHECKING:
     from humanpose.data.check import Finding
 
-_EXAMPLES = 3
-
 app = typer.Typer(
     help="Build packs of data sets, check their files, draw samples.",
     no_args_is_help=True,
@@ -151,8 +149,14 @@ def _checked(entry: str, options: CheckOptions) -> dict[str, Any]:
         if not samples:
             raise InputError(f"{path}: it has no annotated person")
         report |= {"path": str(path), **summary(samples)}
+        lines = [f"{name} ({path}): {len(report['joints'])} joints, {report['skeleton']}"]
+        for split, part in report["splits"].items():
+            lines.append(
+                f"  {split:<11}{part['persons']:7,} persons in {part['pictures']:7,} pictures, "
+                f"{part['joints'] / part['persons']:.1f} joints a person"
+            )
         if not quiet:
-            _print_summary(name, path, report)
+            typer.echo("\n".join(lines))
         found = findings(
             samples, pictures=pictures, progress=lambda paths: progress(paths, "pictures", quiet)
         )
@@ -170,23 +174,10 @@ def _checked(entry: str, options: CheckOptions) -> dict[str, Any]:
     return report
 
 
-def _print_summary(name: str, path: Path, report: dict[str, Any]) -> None:
-    typer.echo(f"{name} ({path}): {len(report['joints'])} joints, {report['skeleton']}")
-    for split, part in report["splits"].items():
-        mean = part["joints"] / part["persons"]
-        typer.echo(
-            f"  {split:<11}{part['persons']:7,} persons in {part['pictures']:7,} pictures, "
-            f"{mean:.1f} joints a person"
-        )
-
-
 def _line(finding: Finding) -> str:
-    if not finding.where:
-        return f"  {finding.level}: {finding.what}"
-    some = "; ".join(finding.where[:_EXAMPLES])
-    more = " ..." if len(finding.where) > _EXAMPLES else ""
-    count = f"{len(finding.where):,} of {finding.of:,}"
-    return f"  {finding.level}: {finding.what}: {count} ({some}{more})"
+    text, found = f"  {finding.level}: {finding.what}", len(finding.where)
+    some = "; ".join(finding.where[:3]) + " ..." * (found > 3)
+    return f"{text}: {found:,} of {finding.of:,} ({some})" if found else text
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from humanpose.types import check_options, option
 
 if TYPE_CHECKING:
     from humanpose.evaluate.run import Candidate, Evaluation
-    from humanpose.evaluate.scores import Rules, Truth
+    from humanpose.evaluate.scores import Truth
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +87,13 @@ def evaluate(
 ) -> None:
     """Score predictions and networks on data sets: joints, or people at IoU 0.5."""
     from humanpose.data.sets import read_marks
-    from humanpose.evaluate import run
+    from humanpose.evaluate import report, run
     from humanpose.evaluate.scores import Rules
 
     rules = Rules(
         tuple(score or ()), tuple(threshold or ()), options.convention, options.score_compat
     )
     if options.output is not None and options.format == "report":
-        from humanpose.evaluate import report
-
         report.prepare(options.output, force=options.force, with_plots=options.plots)
     how = replace(options.inference, compat=options.net_compat)
     sets, candidates = run.read_all(data, entries, options.split, rules, how)
@@ -110,7 +108,9 @@ def evaluate(
             *(truth, candidates, rules, read_marks(options.marks)),
             lambda items: progress(items, "scoring", options.quiet),
         )
-        typer.echo(_as_text(each, rules))
+        rows = report.table(each, rules)
+        typer.echo("\n".join(["", *report.heading(each, rules)]))
+        typer.echo(report.text_table(list(each.scores), rows))
         evaluations.append(each)
     if options.output is not None:
         plots = options.plots
@@ -125,14 +125,6 @@ def _introduced(label: str, candidate: Candidate) -> str:
         return f"{label}: {about['file']}"
     way = f", {about['procedure']}" if about["procedure"] else ""
     return f"{label} ({about['runtime']}, {about['precision']}{way})"
-
-
-def _as_text(found: Evaluation, rules: Rules) -> str:
-    """Return the table of one data set, for the terminal."""
-    from humanpose.evaluate.report import heading, table, text_table
-
-    rows = table(found, rules)
-    return "\n".join(["", *heading(found, rules), text_table(list(found.scores), rows)])
 
 
 def _submit(candidates: dict[str, Candidate], sets: list[Truth], options: EvaluateOptions) -> None:

@@ -35,7 +35,6 @@ Changes = Annotated[
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace existing results.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no summary.")]
 INTO: dict[str, Any] = {"metavar": "DIR", "flags": ("--output", "-o")}  # of an output folder
 _KINDS = {bool: "true or false", int: "an integer", float: "a number", str: "text", Path: "a path"}
 _METAVARS = {int: "N", float: "X", str: "NAME"}
@@ -43,20 +42,6 @@ _METAVARS = {int: "N", float: "X", str: "NAME"}
 
 class NothingDone(Exception):
     """Leaves sinks to which nothing was written, so that they leave no file."""
-
-
-@dataclass(frozen=True, slots=True)
-class OutputOptions:
-    """Options of results: kinds and folder."""
-
-    save: str | None = option(
-        None,
-        "Comma-separated: image, video, json (COCO's shape), jsonl, csv, coco (bare results), "
-        "openpose, trc, heatmaps. Default: the annotated picture or video, and json.",
-        metavar="KINDS",
-    )
-    output: Path = option(Path("humanpose-out"), "Folder for the results.", **INTO)
-    force: bool = option(False, "Replace existing results.", flags=("--force",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,13 +180,10 @@ def comma_list(text: str) -> list[str]:
 
 
 def with_options(*left_out: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
-    """Decorate a verb: typer shows the fields of its options classes as options of the verb.
+    """Decorate a verb: typer shows the fields of its options classes, but for those `left_out`.
 
-    A parameter of the verb whose default is an instance of an options class receives such an
-    instance, made of the options given; the default holds theirs.
-
-    Args:
-        left_out: fields that the verb does not offer.
+    A parameter whose default is an instance of an options class receives such an instance, made
+    of the options given; the default holds theirs.
     """
 
     def decorate(verb: Callable[..., T]) -> Callable[..., T]:
@@ -260,11 +242,7 @@ def progress(items: Iterable[T], text: str, quiet: bool = False) -> Iterator[T]:
 
 
 class Stop:
-    """Whether a signal has asked to end.
-
-    Attributes:
-        signal: number of the signal that came, 0 if none did.
-    """
+    """Whether a signal has asked to end: `signal` is its number, 0 before one came."""
 
     def __init__(self) -> None:
         self.signal = 0

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from humanpose.cli.options import (
+    INTO,
     NothingDone,
-    OutputOptions,
     SourceOptions,
     Stop,
     names_in,
@@ -53,7 +53,14 @@ Loaded = tuple[InputItem, Frame | InputError]
 class PredictOptions:
     """Options of `humanpose predict`."""
 
-    output: OutputOptions = OutputOptions()
+    save: str | None = option(
+        None,
+        "Comma-separated: image, video, json (COCO's shape), jsonl, csv, coco (bare results), "
+        "openpose, trc, heatmaps. Default: the annotated picture or video, and json.",
+        metavar="KINDS",
+    )
+    output: Path = option(Path("humanpose-out"), "Folder for the results.", **INTO)
+    force: bool = option(False, "Replace existing results.", flags=("--force",))
     as_video: bool = option(
         False, "Treat the pictures of a folder or glob as one video.", flags=("--as-video",)
     )
@@ -118,9 +125,9 @@ class Prediction:
         profile: where the time went, if asked for.
 
     Raises:
-        InputError: if a source does not exist or is empty, or `save` names an unknown kind or
-            one that is not for such a source.
-        OutputError: if a result exists and `force` is off.
+        InputError: a source does not exist or is empty, or `save` names a kind that is unknown
+            or not for such a source.
+        OutputError: a result exists and `force` is off.
     """
 
     _estimator: PoseEstimator
@@ -129,8 +136,7 @@ class Prediction:
 
     def __init__(self, sources: Sequence[str], options: PredictOptions) -> None:
         self.options = options
-        self.folder, self._force = options.output.output, options.output.force
-        save = options.output.save
+        self.folder, self._force, save = options.output, options.force, options.save
         known = (*_DRAWN, *RECORDS)
         self._kinds = set(_DEFAULT if save is None else names_in("--save", save, known))
         self.jobs = self._plan(sources)
@@ -331,11 +337,10 @@ class Prediction:
         problems: list[str],
         smoothing: Smoothing | None = None,
     ) -> list[RecordSink]:
-        kinds = self._records(items[0])
-        if not kinds:
+        if not (kinds := self._records(items[0])):
             return []
-        source = without_password(items[0].source)
-        source = source if len(items) == 1 else f"{len(items)} pictures"
+        one = without_password(items[0].source)
+        source = one if len(items) == 1 else f"{len(items)} pictures"
         header = self._estimator.header(source, smoothing)
         sink = RecordSink(record, header, kinds, problems=problems, force=self._force)
         return [stack.enter_context(sink)]

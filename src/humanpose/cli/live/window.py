@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from pathlib import Path
 
@@ -272,6 +271,4 @@ def _label(name: str, text: str = "") -> QLabel:
 
 
 def _age(seconds: float) -> str:
-    if not math.isfinite(seconds):
-        return "?"
     return f"{1000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
