@@ -4,8 +4,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from makers.evaluate import pck_box, pck_torso
 
-from humanpose.evaluate.metrics.diagnosis import constant_predictor, reliability, swaps_and_misses
-from humanpose.evaluate.metrics.intervals import bootstrap, interval
+from humanpose.evaluate.metrics.diagnosis import (
+    bootstrap,
+    constant_predictor,
+    interval,
+    reliability,
+    swaps_and_misses,
+)
 from humanpose.evaluate.metrics.pck import (
     LIMB_JOINTS,
     THRESHOLDS,

@@ -15,7 +15,7 @@ from scipy import stats
 from humanpose import nets
 from humanpose.data.targets import Targets
 from humanpose.errors import InputError
-from humanpose.evaluate.metrics.intervals import difference, mean_interval
+from humanpose.evaluate.metrics.diagnosis import difference, mean_interval
 from humanpose.lab.baselines import baseline_scores
 from humanpose.lab.study import Point, Row, add_rows, ours, read_rows
 from humanpose.lab.study_page import Findings, table

@@ -27,20 +27,11 @@ _COLUMNS = 4  # pairs side by side
 _GAP = 16  # pixels between the pairs
 _OUTSIDE = (110, 110, 110)  # beyond the picture's edge
 _STYLE: dict[Any, Any] = {
-    "font.size": 9,
-    "axes.edgecolor": "#888888",
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "grid.color": "#e6e6e6",
-    "grid.linewidth": 0.7,
-    "legend.frameon": False,
-    "figure.facecolor": "white",
-    "figure.constrained_layout.use": True,
-    "savefig.dpi": 130,
-}
+    "font.size": 9, "axes.edgecolor": "#888888", "axes.linewidth": 0.8, "axes.spines.top": False,
+    "axes.spines.right": False, "axes.axisbelow": True, "axes.grid": True, "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.7, "legend.frameon": False, "figure.facecolor": "white",
+    "figure.constrained_layout.use": True, "savefig.dpi": 130,
+}  # fmt: skip
 
 
 def draw(found: Mapping[str, Comparison]) -> Iterator[tuple[str, str, bytes]]:
@@ -127,14 +118,12 @@ def _distance_axis(axes: Any, found: Comparison, far: float, **more: str) -> Non
 
 def _joints(axes: Any, found: Mapping[str, Comparison]) -> None:
     """Plot the first score of each joint that it pools, with its interval."""
-    shown = {name: each for name, each in found.items() if name != FLOOR}
-    for place, (each, style) in enumerate(_styled(shown)):
-        score, joints = each.scores[0], _pooled_rows(each)
-        rows = _heights(joints, place, len(shown))
+    for each, joints, rows, style in _marks(found):
+        score = each.scores[0]
         factor = 100 if is_percent(score) else 1
         low, high = factor * each.interval[:, 1:][:, joints]
         axes.hlines(rows, low, high, color=style["color"], linewidth=1.2)
-        _dots(axes, rows, factor * score.per_joint[joints], style)
+        axes.plot(factor * score.per_joint[joints], rows, **style)
     axes.set(xlabel=label_of(score), title="Each joint, with its 95 % interval")
     _name_joints(axes, score, joints)
     _legend_below(axes)
@@ -142,14 +131,11 @@ def _joints(axes: Any, found: Mapping[str, Comparison]) -> None:
 
 def _swaps(axes: Sequence[Any], found: Mapping[str, Comparison]) -> None:
     """Plot swapped and missed joints, of those that the first score pools."""
-    shown = {name: each for name, each in found.items() if name != FLOOR}
-    for place, (each, style) in enumerate(_styled(shown)):
-        joints = _pooled_rows(each)
-        rows = _heights(joints, place, len(shown))
+    for each, joints, rows, style in _marks(found):
         for panel, score in zip(axes, each.faults, strict=True):
             values = 100 * score.per_joint[joints]
             panel.hlines(rows, 0, values, color=style["color"], linewidth=1.2, alpha=0.5)
-            _dots(panel, rows, values, style)
+            panel.plot(values, rows, **style)
     for panel, title in zip(axes, FAULTS, strict=True):
         panel.set(xlabel=f"joints {title}, %", title=title.capitalize())
         panel.set_xlim(left=0)
@@ -168,14 +154,9 @@ def _reliability(axes: Any, found: Mapping[str, Comparison]) -> None:
         axes.plot(fit.score, fit.right, "-", color=colour, linewidth=1.2, label=text)
         axes.scatter(fit.score, fit.right, 8 + 400 * fit.count / fit.count.sum(), color=colour)
         axes.set_ylabel(f"share of them within {each.threshold:g} {each.unit.name}")
-    axes.set(
-        xlabel="score of joints", xlim=(0, 1), ylim=(0, 1), title="Calibration of joint scores"
-    )
+    axes.set(xlabel="score of joints", xlim=(0, 1), ylim=(0, 1))
+    axes.set_title("Calibration of joint scores")
     axes.legend(loc="upper left")
-
-
-def _dots(axes: Any, rows: F64, values: F64, style: Mapping[str, Any]) -> None:
-    axes.plot(values, rows, "o", color=style["color"], markersize=4, label=style["label"])
 
 
 def _legend_below(axes: Any) -> None:
@@ -184,15 +165,20 @@ def _legend_below(axes: Any) -> None:
     axes.figure.legend(marks, names, loc="outside lower center", ncols=min(4, len(names)))
 
 
-def _pooled_rows(found: Comparison) -> list[int]:
-    """Return the joints that the first score pools, without those that were never counted."""
-    counted = zip(found.truth.skeleton.joints, found.scores[0].count, strict=True)
-    return [i for i, (name, n) in enumerate(counted) if name in found.unit.joints and n]
+def _marks(
+    found: Mapping[str, Comparison],
+) -> Iterator[tuple[Comparison, list[int], F64, dict[str, Any]]]:
+    """Yield each candidate but the floor, its joints, and the heights and style of their marks.
 
-
-def _heights(joints: list[int], place: int, of: int) -> F64:
-    """Return the height of each joint's mark; candidates lie side by side within a row."""
-    return np.asarray(np.arange(len(joints)) + 0.6 * ((place + 0.5) / of - 0.5), np.float64)
+    The joints are those that the first score pools and that were counted. Candidates lie side by
+    side within a row.
+    """
+    shown = {name: each for name, each in found.items() if name != FLOOR}
+    for place, (each, style) in enumerate(_styled(shown)):
+        counted = zip(each.truth.skeleton.joints, each.scores[0].count, strict=True)
+        joints = [i for i, (name, n) in enumerate(counted) if name in each.unit.joints and n]
+        rows = np.arange(len(joints)) + 0.6 * ((place + 0.5) / len(shown) - 0.5)
+        yield each, joints, rows, style | {"linestyle": "", "marker": "o", "markersize": 4}
 
 
 def _name_joints(axes: Any, score: Score, joints: list[int]) -> None:
@@ -260,12 +246,7 @@ def _pair(image: U8, sample: Sample, predicted: F32) -> U8:
     cut = crop.cut(image, _OUTSIDE)
     halves = []
     for joints in (sample.joints, predicted):
-        person = Person(
-            crop.to_crop(joints),
-            np.asarray(np.isfinite(joints).all(-1), np.float32),
-            box,
-            1.0,
-            skeleton=sample.skeleton,
-        )
+        there = np.asarray(np.isfinite(joints).all(-1), np.float32)
+        person = Person(crop.to_crop(joints), there, box, 1.0, skeleton=sample.skeleton)
         halves.append(draw_people(cut, [person], boxes=False))
     return np.pad(np.concatenate(halves, axis=1), ((0, _GAP), (0, _GAP), (0, 0)))

@@ -1,7 +1,4 @@
-"""Predictions: read their files, and match them to the persons of a data set.
-
-Also the people whom COCO's scorer ignores.
-"""
+"""Read predictions; match them to the persons of a data set; find those that COCO ignores."""
 
 from __future__ import annotations
 
@@ -21,17 +18,7 @@ from humanpose.data.readers.common import parse, plausible
 from humanpose.errors import FormatError, InputError
 from humanpose.geometry import box_of_joints, iou
 from humanpose.results import read_records, skeleton_of
-from humanpose.skeleton import (
-    COCO17,
-    FLIC9,
-    I64,
-    LSP14,
-    MPII16,
-    SKELETONS,
-    Skeleton,
-    convert,
-    joint_map,
-)
+from humanpose.skeleton import COCO17, I64, SKELETONS, Skeleton, convert, joint_map
 from humanpose.types import F32, Sample
 
 SUFFIXES = (".h5", ".hdf5", ".mat", ".json", ".jsonl")
@@ -40,7 +27,7 @@ _HDF5_MARK = b"\x89HDF\r\n\x1a\n"
 _MIN_IOU = 0.5
 _MAX_PEOPLE = 10_000_000
 # Skeletons of the arrays that other toolkits write, by name and number of joints.
-_ARRAYS = {("preds", 16): MPII16, ("prediction_all", 14): LSP14, ("prediction_all", 9): FLIC9}
+_ARRAYS = {("preds", 16): "mpii16", ("prediction_all", 14): "lsp14", ("prediction_all", 9): "flic9"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,12 +113,10 @@ def _from_arrays(path: Path) -> Predictions:
     with open(path, "rb") as file:
         head = file.read(520)
     # MATLAB's files of version 7.3 are HDF5 behind 512 bytes of their own.
-    if head.startswith(_HDF5_MARK) or head[512:] == _HDF5_MARK:
-        found = parse(parse_h5, path, "h5py")
-    else:
-        found = parse(parse_mat, path, "scipy")
+    hdf5 = head.startswith(_HDF5_MARK) or head[512:] == _HDF5_MARK
+    found = parse(parse_h5, path, "h5py") if hdf5 else parse(parse_mat, path, "scipy")
     ((name, rows),) = found.items()
-    skeleton = _ARRAYS[name, rows.shape[1]]
+    skeleton = SKELETONS[_ARRAYS[name, rows.shape[1]]]
     rows = np.array(rows, np.float64)
     missing = ~np.isfinite(rows).all(-1) | (rows == 0).all(-1)
     joints = np.where(missing[..., None], np.nan, rows - 1)
@@ -206,8 +191,7 @@ def match(found: Predictions, samples: Sequence[Sample], whole: Sequence[Sample]
     part of. By annotation, where every prediction names one. Else by IoU of the boxes >= 0.5 in the
     same picture, the greatest first, one to one.
 
-    Raises:
-        InputError: the number of rows fits neither; no picture is known to both.
+    Raises InputError: the number of rows fits neither; no picture is known to both.
     """
     if found.pictures is None:
         rows, rule = _by_row(found, samples, whole), "matched by row"
@@ -249,8 +233,7 @@ def join_pictures(
     folders, or, where the predictions are `numbered`, by the number that the name consists of.
     The pictures are ordered by that number and name; `more` are pictures without a sample.
 
-    Raises:
-        InputError: if none of the predictions' pictures is among them.
+    Raises InputError if none of the predictions' pictures is among them.
     """
 
     def number(name: str) -> str:
@@ -294,9 +277,9 @@ def _by_iou(found: Predictions, samples: Sequence[Sample]) -> I64:
 
 def boxes_of(found: Predictions) -> F32:
     """Return the (N, 4) box of each prediction; of its joints where the file gives none."""
-    given = np.full((len(found.joints), 4), np.nan, np.float32)
-    if found.boxes is not None:
-        given = found.boxes.copy()
+    if found.boxes is None:
+        return box_of_joints(found.joints)
+    given = found.boxes.copy()
     missing = np.isnan(given).any(1)
     given[missing] = box_of_joints(found.joints[missing])
     return given
@@ -324,8 +307,7 @@ def ignored_people(contents: Mapping[Path, Any], split: str) -> dict[str, list[I
         contents: file -> its parsed JSON.
         split: of the pictures ("all" for any); each one is a key, also without such people.
 
-    Raises:
-        FormatError: if a file is not COCO keypoints.
+    Raises FormatError if a file is not COCO keypoints.
     """
     found: dict[str, list[IgnoredPerson]] = {}
     for file, content in contents.items():

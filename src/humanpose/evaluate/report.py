@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 import json
 import math
 import sys
@@ -14,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from humanpose import __version__
-from humanpose.errors import MissingExtraError
+from humanpose.errors import require
 from humanpose.evaluate import plots
-from humanpose.evaluate.metrics.intervals import LEVEL, RESAMPLES, SEED
+from humanpose.evaluate.metrics.diagnosis import LEVEL, RESAMPLES, SEED
 from humanpose.evaluate.metrics.pck import CONVENTIONS, THRESHOLDS
 from humanpose.evaluate.plots import as_text, label_of
 from humanpose.evaluate.run import FLOOR, Candidate, Evaluation
@@ -37,8 +36,7 @@ def prepare(folder: Path, *, force: bool, with_plots: bool) -> None:
         MissingExtraError: without jinja2, or without matplotlib if plots are asked for.
     """
     for package in ("jinja2", *(["matplotlib"] if with_plots else [])):
-        if importlib.util.find_spec(package) is None:
-            raise MissingExtraError(package, "data")
+        require(package, "data")
     for name in (_PAGE, _SCORES):
         prepare_output(folder / name, force=force)
 
@@ -185,8 +183,7 @@ def _figures(found: Evaluation) -> Iterator[tuple[str, str, bytes]]:
         for kind, caption, content in plots.draw(found.comparisons):
             yield f"{name}-{kind}.png", caption, content
     for number, (label, each) in enumerate(found.comparisons.items(), start=1):
-        worst = plots.worst_people(each) if label != FLOOR else None
-        if worst is not None:
+        if label != FLOOR and (worst := plots.worst_people(each)) is not None:
             content, lines = worst
             caption = f"Worst of {label} among the pictures at hand; truth left, prediction right: "
             yield f"{name}-worst-{number}.jpg", caption + "; ".join(lines), content
@@ -196,44 +193,35 @@ def _content(
     evaluations: Sequence[Evaluation], candidates: Mapping[str, Candidate], rules: Rules
 ) -> dict[str, Any]:
     """Return what `scores.json` holds."""
+    sets: dict[str, Any] = {}
+    scores: dict[str, Any] = {}
+    details: dict[str, Any] = {}
+    for each in evaluations:
+        truth = each.truth
+        sets[truth.name] = {
+            "path": str(truth.path), "split": truth.split, "people": len(truth.samples),
+            "pictures": len(set(truth.pictures)), "floor": each.floor or None,
+        }  # fmt: skip
+        scores[truth.name] = {
+            label: {s.rule: _score(s) for s in found} for label, found in each.scores.items()
+        }
+        details[truth.name] = {
+            label: _details(each.comparisons[label]) if label in each.comparisons else {}
+            for label in each.scores
+        }
     return {
         "format": FORMAT,
         "humanpose": __version__,
         "command": ["humanpose", *sys.argv[1:]],
         "convention": {rules.convention: CONVENTIONS[rules.convention]},
         "compat": rules.compat or None,
-        "intervals": {
-            "level": LEVEL,
-            "resamples": RESAMPLES,
-            "seed": SEED,
-            "method": "percentile bootstrap over pictures",
-        },
+        "intervals": {"level": LEVEL, "resamples": RESAMPLES, "seed": SEED,
+                      "method": "percentile bootstrap over pictures"},
         "candidates": {label: candidate.about for label, candidate in candidates.items()},
-        "sets": {
-            each.truth.name: {
-                "path": str(each.truth.path),
-                "split": each.truth.split,
-                "people": len(each.truth.samples),
-                "pictures": len(set(each.truth.pictures)),
-                "floor": each.floor or None,
-            }
-            for each in evaluations
-        },
-        "scores": {
-            each.truth.name: {
-                label: {score.rule: _score(score) for score in scores}
-                for label, scores in each.scores.items()
-            }
-            for each in evaluations
-        },
-        "details": {
-            each.truth.name: {
-                label: _details(each.comparisons[label]) if label in each.comparisons else {}
-                for label in each.scores
-            }
-            for each in evaluations
-        },
-    }
+        "sets": sets,
+        "scores": scores,
+        "details": details,
+    }  # fmt: skip
 
 
 def _score(score: Score) -> dict[str, Any]:
@@ -250,15 +238,12 @@ def _details(found: Comparison) -> dict[str, Any]:
     value: dict[str, Any] = {
         "matching": found.predicted.rule,
         "matched": found.predicted.matched,
-        "interval": {
-            "rule": first.rule,
-            "value": pooled,
-            "per_joint": dict(zip(first.joints, ends, strict=True)),
-        },
+        "interval": {"rule": first.rule, "value": pooled,
+                     "per_joint": dict(zip(first.joints, ends, strict=True))},
         "distance": {"unit": found.unit.name, "threshold": found.threshold},
         "curve": {"thresholds": THRESHOLDS.round(2), "within": found.curve(THRESHOLDS)},
         "median error x, y, px": found.shift,
-    }
+    }  # fmt: skip
     named = {"groups": found.groups, "swapped": found.faults[0], "missed": found.faults[1]}
     value |= {word: {"rule": score.rule, **_score(score)} for word, score in named.items() if score}
     if (fit := found.reliability) is not None:
@@ -266,10 +251,8 @@ def _details(found: Comparison) -> dict[str, Any]:
             "error": fit.error,
             "error per joint": dict(zip(first.joints, fit.each, strict=True)),
             "median score right, wrong, not annotated": fit.medians,
-            "score": fit.score,
-            "right": fit.right,
-            "count": fit.count.astype(int),
-        }
+            "score": fit.score, "right": fit.right, "count": fit.count.astype(int),
+        }  # fmt: skip
     return value
 
 

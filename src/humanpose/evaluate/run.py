@@ -121,10 +121,9 @@ def read_all(
     for entry in entries:
         if entry not in found:
             found[entry] = load_network(entry, options or InferenceOptions(), least)
-    labels = [each.label for each in found.values()]
+    labels = [FLOOR, *(each.label for each in found.values())]
     return truths, {
-        entry if labels.count(found[entry].label) > 1 or found[entry].label == FLOOR
-        else found[entry].label: found[entry]
+        entry if labels.count(found[entry].label) > 1 else found[entry].label: found[entry]
         for entry in dict.fromkeys(entries)
     }  # fmt: skip
 
@@ -154,20 +153,13 @@ def load_network(
     loaded, spec, path = load_model(entry, options, options.size)
     changed = {name: getattr(options, name) for name in ("tta", "crop", "decode", "compat")}
     about = {
-        "model": spec.name,
-        "file": str(path),
-        "sha256": sha256(path),
-        "runtime": loaded.name,
-        "precision": loaded.precision,
-        "input": list(spec.input),
+        "model": spec.name, "file": str(path), "sha256": sha256(path),
+        "runtime": loaded.name, "precision": loaded.precision, "input": list(spec.input),
         "procedure": ", ".join(f"{name} {value}" for name, value in changed.items() if value),
-    }
-    network: TopDown | Detector
+    }  # fmt: skip
     if spec.task == "person":
-        network = Detector(loaded, spec, threshold=threshold)
-    else:
-        network = TopDown(loaded, spec, options)
-    return Candidate(spec.name, about, network=network)
+        return Candidate(spec.name, about, network=Detector(loaded, spec, threshold=threshold))
+    return Candidate(spec.name, about, network=TopDown(loaded, spec, options))
 
 
 def evaluate(
@@ -179,8 +171,7 @@ def evaluate(
 ) -> Evaluation:
     """Score all `candidates` on `truth`; `marks` are places that detection scores ignore.
 
-    Raises:
-        InputError: if predictions do not fit the set, or the set has no truth for a score.
+    Raises InputError if predictions do not fit the set, or the set has no truth for a score.
     """
     comparisons: dict[str, Comparison] = {}
     scores: dict[str, list[Score]] = {}

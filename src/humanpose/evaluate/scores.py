@@ -7,16 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from humanpose.errors import InputError
-from humanpose.evaluate.metrics import pck
-from humanpose.evaluate.metrics.diagnosis import Reliability, reliability, swaps_and_misses
-from humanpose.evaluate.metrics.intervals import bootstrap, interval
+from humanpose.evaluate.metrics import diagnosis, pck
 from humanpose.evaluate.metrics.oks import PosePicture, keypoint_ap, mean_oks, oks, similarities
 from humanpose.evaluate.metrics.pcp import parts_of, pcp
 from humanpose.evaluate.predictions import (
@@ -65,8 +63,7 @@ class Truth:
     def of(cls, samples: Sequence[Sample], **more: object) -> Truth:
         """Return the arrays of `samples`; `more` are further attributes.
 
-        Raises:
-            InputError: if they have different skeletons.
+        Raises InputError if they have different skeletons.
         """
         if len({sample.skeleton for sample in samples}) > 1:
             raise InputError(
@@ -107,8 +104,7 @@ class Rules:
         convention: of "Head" and "Mean", see metrics.pck.
         compat: "" or one of COMPAT, a quirk of an old scorer.
 
-    Raises:
-        InputError: on an unknown name or a threshold of 0 or less.
+    Raises InputError on an unknown name or a threshold of 0 or less.
     """
 
     scores: tuple[str, ...] = ()
@@ -213,13 +209,13 @@ class Comparison:
             rows = [name in self.unit.joints for name in self.truth.skeleton.joints]
             right = np.column_stack([hits[:, rows].sum(1), hits])
             counted = np.column_stack([counted[:, rows].sum(1), counted])
-        return interval(bootstrap(right, counted, self.truth.pictures))
+        return diagnosis.interval(diagnosis.bootstrap(right, counted, self.truth.pictures))
 
     @cached_property
     def faults(self) -> tuple[Score, Score]:
         """Shares of joints taken for the other side, and missed."""
         other = self.true_joints[:, self.truth.skeleton.flip_index]
-        return swaps_and_misses(
+        return diagnosis.swaps_and_misses(
             self.distance,
             pck.normalised(self.predicted.joints, other, self.unit.size),
             self.truth.skeleton,
@@ -235,11 +231,11 @@ class Comparison:
         return np.median(apart, axis=0) if len(apart) else np.full(2, np.nan)
 
     @cached_property
-    def reliability(self) -> Reliability | None:
+    def reliability(self) -> diagnosis.Reliability | None:
         """Calibration of the joints' scores, where the candidate gives some."""
         if self.predicted.joint_scores is None:
             return None
-        return reliability(self.predicted.joint_scores, self.distance, self.threshold)
+        return diagnosis.reliability(self.predicted.joint_scores, self.distance, self.threshold)
 
     def pooled_distances(self) -> F64:
         """(M,) distances of the joints that the first score pools."""
@@ -301,20 +297,13 @@ def _pckh(found: Comparison, thresholds: Sequence[float]) -> Iterable[Score]:
     yield pck.pckh_auc(distance, skeleton)
 
 
-def _pck_torso(found: Comparison, thresholds: Sequence[float]) -> Iterable[Score]:
-    unit, distance = found.measured("pck-torso")
-    skeleton, counted = found.truth.skeleton, ~np.isnan(distance)
+def _pck(size: str, found: Comparison, thresholds: Sequence[float]) -> Iterable[Score]:
+    """Yield PCK by "torso" or "box"."""
+    unit, distance = found.measured(f"pck-{size}")
+    name, what = ("joint box", "joints") if size == "box" else (unit.name, "limb joints")
+    known, skeleton = ~np.isnan(distance), found.truth.skeleton
     for t in thresholds:
-        rule = f"PCK@{t:g} {unit.name}"
-        yield pck.pooled(rule, distance <= t, counted, skeleton, unit.joints, "limb joints")
-
-
-def _pck_box(found: Comparison, thresholds: Sequence[float]) -> Iterable[Score]:
-    unit, distance = found.measured("pck-box")
-    skeleton, counted = found.truth.skeleton, ~np.isnan(distance)
-    for t in thresholds:
-        rule = f"PCK@{t:g} joint box"
-        yield pck.pooled(rule, distance <= t, counted, skeleton, unit.joints, "joints")
+        yield pck.pooled(f"PCK@{t:g} {name}", distance <= t, known, skeleton, unit.joints, what)
 
 
 def _pcp(found: Comparison, thresholds: Sequence[float]) -> Iterable[Score]:
@@ -333,17 +322,12 @@ def _ap(found: Comparison, thresholds: Sequence[float]) -> Iterable[Score]:
     truth, everything = found.truth, found.everything
     if everything is None or everything.pictures is None:
         met = np.flatnonzero(np.isfinite(found.predicted.joints).all(-1).any(-1))
-        everything = Predictions(
-            "",
-            found.predicted.joints[met],
-            found.predicted.scores[met],
-            truth.skeleton,
-            tuple(truth.samples[int(i)].picture.name for i in met),
-        )
+        own, names = found.predicted, tuple(truth.samples[int(i)].picture.name for i in met)
+        everything = Predictions("", own.joints[met], own.scores[met], truth.skeleton, names)
     predicted = convert(everything.joints, everything.skeleton, truth.skeleton)
     boxes = boxes_of(replace(everything, joints=predicted, skeleton=truth.skeleton))
     extent = boxes[:, 2].astype(np.float64) * boxes[:, 3]
-    own = np.stack([sample.box for sample in truth.samples])
+    true_boxes = np.stack([sample.box for sample in truth.samples])
     pictures = []
     for name, theirs, ours in join_pictures(everything, truth.samples, tuple(truth.ignored)):
         rest = truth.ignored.get(name, ())
@@ -355,7 +339,7 @@ def _ap(found: Comparison, thresholds: Sequence[float]) -> Iterable[Score]:
                 extent[theirs],
                 np.concatenate([found.true_joints[ours], jointless]),
                 np.append(truth.area[ours], [person.area for person in rest]),
-                np.concatenate([own[ours], *([person.box[None] for person in rest])]),
+                np.concatenate([true_boxes[ours], *([person.box[None] for person in rest])]),
                 np.array([False] * len(ours) + [person.crowd for person in rest], bool),
             )
         )
@@ -381,8 +365,10 @@ class ScoreRule:
 
 SCORES = {
     "pckh": ScoreRule(_pckh, lambda t: np.isfinite(t.head).any(), (0.5, 0.2, 0.1), _head),
-    "pck-torso": ScoreRule(_pck_torso, lambda t: set(t.skeleton.joints) >= _TORSO, (0.2,), _torso),
-    "pck-box": ScoreRule(_pck_box, lambda t: True, (0.2,), _box),
+    "pck-torso": ScoreRule(
+        partial(_pck, "torso"), lambda t: _TORSO.issubset(t.skeleton.joints), (0.2,), _torso
+    ),
+    "pck-box": ScoreRule(partial(_pck, "box"), lambda t: True, (0.2,), _box),
     "pcp": ScoreRule(_pcp, lambda t: "torso" in parts_of(t.skeleton), (0.5,)),
     "oks": ScoreRule(_oks, lambda t: t.skeleton.sigmas is not None, (0.1,), _area),
     "ap": ScoreRule(_ap, lambda t: t.skeleton.sigmas is not None),

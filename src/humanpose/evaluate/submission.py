@@ -45,18 +45,25 @@ def write_submission(
     file = release / RELEASE if release.is_dir() else release
     found = parse(_test_part, file, "scipy")
     place = {int(image): i for i, image in enumerate(found["image"])}
-    shapes = [("point", object)]
     rectangles = [np.empty((1, n), [("annopoints", object)]) for n in found["rectangles"]]
     for entry in rectangles:
         entry["annopoints"] = [[np.zeros((0, 0))] * entry.shape[1]]
     filled = 0
-    for sample, person in zip(samples, _with_middles(joints), strict=True):
+    joints = joints.copy()
+    for name, ends in _MIDDLES.items():
+        row, (a, b) = MPII16.index(name), (joints[:, MPII16.index(end)] for end in ends)
+        missing = np.isnan(joints[:, row]).any(-1)
+        joints[missing, row] = (a + b)[missing] / 2
+    for sample, person in zip(samples, joints, strict=True):
         image, _, rectangle = sample.origin[1].partition("/")
         if not (image.isdecimal() and int(image) in place):
             raise InputError(f"{sample.picture.name}: not a test picture of {file}")
-        points = _points(person)
-        if points.size:
-            annopoints = np.empty((1, 1), shapes)
+        known = np.flatnonzero(np.isfinite(person).all(-1))
+        if known.size:
+            points = np.empty((1, len(known)), [("x", object), ("y", object), ("id", object)])
+            for k, joint in enumerate(known):
+                points[0, k] = (*(person[joint].astype(np.float64) + 1), float(joint))
+            annopoints = np.empty((1, 1), [("point", object)])
             annopoints[0, 0]["point"] = points
             rectangles[place[int(image)]][0, int(rectangle) - 1]["annopoints"] = annopoints
             filled += 1
@@ -68,25 +75,6 @@ def write_submission(
     with atomic_write(path) as out:
         savemat(out, {"pred": pred}, do_compression=True)
     return filled, int(found["single"])
-
-
-def _points(person: F32) -> np.ndarray:
-    """(1, K) struct array of the joints that are there."""
-    known = np.flatnonzero(np.isfinite(person).all(-1))
-    points = np.empty((1, len(known)), [("x", object), ("y", object), ("id", object)])
-    for k, joint in enumerate(known):
-        points[0, k] = (*(person[joint].astype(np.float64) + 1), float(joint))
-    return points
-
-
-def _with_middles(joints: F32) -> F32:
-    out = joints.copy()
-    for name, ends in _MIDDLES.items():
-        row = MPII16.index(name)
-        missing = np.isnan(out[:, row]).any(-1)
-        a, b = (joints[missing, MPII16.index(end)] for end in ends)
-        out[missing, row] = (a + b) / 2
-    return out
 
 
 def _test_part(path: str) -> Arrays:

@@ -87,8 +87,7 @@ def combinations(
         threads: of the CPU; one, all physical and all logical cores if empty.
         devices: the CPU, and the GPU where the runtime has one, if empty.
 
-    Raises:
-        InputError: no such model, or a value that is not allowed.
+    Raises InputError: no such model, or a value that is not allowed.
     """
     if not models:
         raise InputError("--models: name at least one")
@@ -258,8 +257,7 @@ def score(
 
     Combinations that differ only in threads and detector share their score.
 
-    Raises:
-        InputError: a data set cannot be read.
+    Raises InputError: a data set cannot be read.
     """
     from humanpose.evaluate.run import load_network, matched_on, read_all
     from humanpose.evaluate.scores import Comparison, Rules
@@ -287,8 +285,7 @@ def macs(path: Path, size: tuple[int, int]) -> int:
 
     Convolutions and matrix products count.
 
-    Raises:
-        MissingExtraError: torch, which a .safetensors file needs, is not installed.
+    Raises MissingExtraError: torch, which a .safetensors file needs, is not installed.
     """
     if path.suffix == ".safetensors":
         require("torch", "train")

@@ -43,8 +43,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         to the first result; `memory`: peak in bytes, or None; `networks`: of "pose" and "detector"
         `input` ("WxH"), `gmac` of one input and the `precision` of the computation.
 
-    Raises:
-        HumanPoseError: it cannot run.
+    Raises HumanPoseError: it cannot run.
     """
     start = time.perf_counter()
     from humanpose.api import PoseEstimator

@@ -58,8 +58,7 @@ def samples_of(entries: Sequence[str]) -> list[Sample]:
 def chosen(samples: Sequence[Sample], view: View) -> tuple[list[Sample], int]:
     """Return the samples to show, and how many others have no picture here.
 
-    Raises:
-        InputError: if there is none.
+    Raises InputError if there is none.
     """
     low, high = view.joints
     wanted = [

@@ -16,14 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from humanpose.data.pack import SPLITS
-from humanpose.data.pack_writer import (
-    Plan,
-    Store,
-    Teacher,
-    plan_of,
-    split_by_picture,
-    write_pack,
-)
+from humanpose.data.pack_writer import Plan, Store, Teacher, plan_of, split_by_picture, write_pack
 from humanpose.data.readers import read
 from humanpose.data.sets import data_path
 from humanpose.errors import OutputError, require

@@ -110,8 +110,7 @@ def carry_out(
     An interrupted run continues from its checkpoint in `folder`/runs. After a run that fails the
     others go on; its error is raised when they are done.
 
-    Raises:
-        InputError: a recipe is wrong, or a claim about a variant's network does not hold.
+    Raises InputError: a recipe is wrong, or a claim about a variant's network does not hold.
     """
     plans = study.runs()
     rows, points = ours(study, folder)
@@ -262,8 +261,7 @@ def baselines_of(study: Study, folder: Path) -> list[Baseline]:
 def read_rows(path: Path, kind: type[Made]) -> list[Made]:
     """Return the rows of a CSV file that `add_rows` wrote; none if it is not there.
 
-    Raises:
-        InputError: a line is not of this kind.
+    Raises InputError: a line is not of this kind.
     """
     if not path.exists():
         return []

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from humanpose.evaluate.metrics.intervals import LEVEL, difference, mean_interval
+from humanpose.evaluate.metrics.diagnosis import LEVEL, difference, mean_interval
 from humanpose.evaluate.plots import COLOURS, GREY, png
 from humanpose.evaluate.report import html_page
 from humanpose.files import atomic_write

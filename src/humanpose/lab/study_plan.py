@@ -64,8 +64,7 @@ class Study(BaseModel):
     def only(self, names: Sequence[str]) -> Study:
         """Return the study of these variants, in this order; the first is the baseline.
 
-        Raises:
-            InputError: there is no variant of such a name.
+        Raises InputError: there is no variant of such a name.
         """
         unknown = [name for name in names if name not in self.variants]
         if unknown:
@@ -76,8 +75,7 @@ class Study(BaseModel):
     def training(self, variant: str, seed: int) -> Recipe:
         """Return the recipe of a variant's run.
 
-        Raises:
-            InputError: a key of the recipe or of the variant is wrong.
+        Raises InputError: a key of the recipe or of the variant is wrong.
         """
         tree = deepcopy(self.recipe) | {"name": f"{self.name}-{variant}", "seed": seed}
         where = f"study {self.name}, variant {variant}"

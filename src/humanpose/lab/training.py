@@ -178,8 +178,7 @@ def read_sets(recipe: Recipe) -> Sets:
 def training_parts(recipe: Recipe, sets: Sets) -> Sets:
     """Return the training part of each set, of at most `recipe.persons` persons.
 
-    Raises:
-        InputError: no set has a training part.
+    Raises InputError: no set has a training part.
     """
     parts = {name: [s for s in sets[name] if s.split == "train"] for name in sets}
     if not any(parts.values()):
@@ -232,8 +231,7 @@ def network_of(recipe: Recipe, sets: Sets) -> tuple[Net, ModelSpec]:
 def skeleton_of(recipe: Recipe, sets: Sets) -> Skeleton:
     """Return the skeleton that `recipe` names, else that of its data.
 
-    Raises:
-        InputError: an unknown name, or none and the sets differ.
+    Raises InputError: an unknown name, or none and the sets differ.
     """
     if recipe.skeleton:
         if recipe.skeleton not in SKELETONS:

@@ -41,8 +41,7 @@ def detection_scores(pictures: Sequence[Picture], *, threshold: float = 0.5) -> 
         "recall" over counted people (finds of any score that is given), and "AP", see
         `average_precision`.
 
-    Raises:
-        ValueError: if no annotated person is counted.
+    Raises ValueError if no annotated person is counted.
     """
     outcomes, people = [], 0
     for picture in pictures:
@@ -114,6 +113,5 @@ def average_precision(hits: F64, people: int) -> float:
     precision = right / np.arange(1, len(hits) + 1)
     precision = np.maximum.accumulate(precision[::-1])[::-1]
     place = np.searchsorted(recall, np.linspace(0, 1, 101), side="left")
-    return float(
-        np.where(place < len(precision), precision[np.minimum(place, len(hits) - 1)], 0).mean()
-    )
+    reached = precision[np.minimum(place, len(hits) - 1)]
+    return float(np.where(place < len(precision), reached, 0).mean())

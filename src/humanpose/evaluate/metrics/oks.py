@@ -27,8 +27,7 @@ def similarities(joints: F32, truth: F32, area: F64, skeleton: Skeleton) -> F64:
         area: (...) of the person, square pixels.
         skeleton: with sigmas.
 
-    Raises:
-        ValueError: if the skeleton has no sigmas.
+    Raises ValueError if the skeleton has no sigmas.
     """
     if skeleton.sigmas is None:
         raise ValueError(f"skeleton {skeleton.name!r} has no OKS constants")

@@ -160,8 +160,7 @@ def in_groups(score: Score, names: Sequence[str], *, convention: str = "mpii") -
         `joints` Head, Shoulder ... Ankle and UBody (shoulders, elbows and wrists pooled), NaN where
         a joint of the group was never counted; `value` is the convention's Mean.
 
-    Raises:
-        ValueError: on an unknown convention.
+    Raises ValueError on an unknown convention.
     """
     if convention not in CONVENTIONS:
         raise ValueError(f"no convention {convention!r}; there are: {', '.join(CONVENTIONS)}")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from humanpose.skeleton import Skeleton
-from humanpose.types import F32, F64, Score
+from humanpose.types import F32, Score
 
 _ENDS = {
     "upper_leg": ("hip", "knee"),
@@ -66,12 +64,14 @@ def pcp(
     parts = parts_of(skeleton)
     hits, counts = [], []
     for ends in parts.values():
-        (found_a, found_b), (true_a, true_b) = (
-            [_middle(points, skeleton, end) for end in ends] for points in (joints, truth)
-        )
-        length = np.linalg.norm(true_a - true_b, axis=-1)
+        rows = [[skeleton.index(name) for name in end] for end in ends]
+        found, true = (
+            np.stack([points[:, row].mean(axis=1, dtype=np.float64) for row in rows])
+            for points in (joints, truth)
+        )  # each (2, N, 2)
+        length = np.linalg.norm(true[0] - true[1], axis=-1)
         counted = length > 0
-        away = np.stack([_far(found_a, true_a), _far(found_b, true_b)])
+        away = np.nan_to_num(np.linalg.norm(found - true, axis=-1), nan=np.inf)
         worst = away.max(0) if strict else away.mean(0)
         hits.append(((worst <= threshold * length) & counted).sum())
         counts.append(counted.sum())
@@ -101,12 +101,3 @@ def observer_centric(joints: F32, skeleton: Skeleton) -> F32:
                 a, b = skeleton.index(f"left_{name}"), skeleton.index(f"right_{name}")
                 out[turned, a], out[turned, b] = joints[turned, b], joints[turned, a]
     return out
-
-
-def _middle(points: F32, skeleton: Skeleton, names: Sequence[str]) -> F64:
-    rows = [skeleton.index(name) for name in names]
-    return np.asarray(np.mean(points[:, rows], axis=1, dtype=np.float64), np.float64)
-
-
-def _far(found: F64, true: F64) -> F64:
-    return np.asarray(np.nan_to_num(np.linalg.norm(found - true, axis=-1), nan=np.inf), np.float64)
