@@ -99,9 +99,8 @@ def combinations(
         only_torch = ".safetensors" in (Path(model).suffix, Path(found_by).suffix)
         for runtime, precision in product(("auto",) if only_torch else runtimes, precisions):
             for device in devices or _devices(runtime):
-                counts: Sequence[int | None] = (
-                    threads or default_threads() if device == "cpu" else (None,)
-                )
+                on_cpu = device == "cpu"
+                counts: Sequence[int | None] = (threads or default_threads()) if on_cpu else (None,)
                 found += [
                     InferenceOptions(
                         model=model, detector=found_by, size=size, runtime=runtime,
@@ -170,22 +169,19 @@ def measure(
 ) -> list[Row]:
     """Return one row per combination, in their order; `tell` takes a line before every turn."""
     results: list[list[dict[str, Any]]] = [[] for _ in wanted]
-    why = [""] * len(wanted)
     with tempfile.TemporaryDirectory(prefix="humanpose-bench-") as folder:
         for turn in range(protocol.rounds):
             for place, options in enumerate(wanted):
-                if why[place]:
+                if results[place] and "why" in results[place][-1]:
                     continue
                 where = f"round {turn + 1}/{protocol.rounds}, {place + 1}/{len(wanted)}"
                 tell(f"{where}: {label(options)}")
                 own = Path(folder) / str(place)  # its cache is empty in the first round
                 own.mkdir(exist_ok=True)
-                result = _in_child(options, protocol, own)
-                why[place] = result.get("why", "")
-                results[place].append(result)
+                results[place].append(_in_child(options, protocol, own))
     return [
-        Row(options, why[place]) if why[place] else Row(options, figures=summary(results[place]))
-        for place, options in enumerate(wanted)
+        Row(options, had[-1]["why"]) if "why" in had[-1] else Row(options, figures=summary(had))
+        for options, had in zip(wanted, results, strict=True)
     ]
 
 
@@ -221,17 +217,15 @@ def summary(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
     parts = {"pose": pose, "full": full}
     if "detector" in rounds[0]["networks"]:
         parts = {"detector": detector} | parts
-    figures: dict[str, Any] = {
-        "frames_0": int((people == 0).sum()),
-        "frames_1": int((people == 1).sum()),
-        "frames_more": int((people > 1).sum()),
-    }
+    groups = {"0": people == 0, "1": people == 1, "more": people > 1}
+    figures: dict[str, Any] = {f"frames_{name}": int(own.sum()) for name, own in groups.items()}
     for name, part in parts.items():
         figures[f"{name}_ms"] = float(np.median(np.median(part, axis=1)))
         figures[f"{name}_p95_ms"] = float(np.median(np.percentile(part, 95, axis=1)))
-    for name, which in (("pose_1_ms", people == 1), ("pose_more_ms", people > 1)):
-        if which.any():
-            figures[name] = float(np.median(np.median(pose[:, which], axis=1)))
+    for name in ("1", "more"):
+        if figures[f"frames_{name}"]:
+            own = np.median(pose[:, groups[name]], axis=1)
+            figures[f"pose_{name}_ms"] = float(np.median(own))
     figures |= {
         "full_low_ms": float(medians.min()),
         "full_high_ms": float(medians.max()),

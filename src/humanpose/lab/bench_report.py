@@ -56,15 +56,10 @@ def write(
     *,
     with_plots: bool,
 ) -> None:
-    """Write table, figures and plots into `folder`.
+    """Write table, figures and plots of `rows` into `folder`.
 
-    Args:
-        folder: of the results.
-        rows: the figures.
-        about: lines about machine, video and protocol.
-        advice: see `recommend`.
-        data: names of the data sets of the scores.
-        with_plots: whether to draw.
+    `about` are lines about machine, video and protocol, `advice` is that of `recommend`, `data` are
+    names of the data sets of the scores.
 
     Raises OutputError if a file cannot be written.
     """

@@ -100,12 +100,9 @@ def build(
     start = time.monotonic()
     teach, taught = _load_teacher(teacher) if teacher else (None, None)
     made, left_out = plan(recipe, taught)
+    threads, persons = workers or os.cpu_count() or 1, len(made.rows)
     summary = write_pack(
-        output,
-        made,
-        workers=workers or os.cpu_count() or 1,
-        progress=lambda done: progress(done, len(made.rows)),
-        teacher=teach,
+        output, made, workers=threads, progress=lambda done: progress(done, persons), teacher=teach
     )
     splits = Counter(f"{row['dataset'].decode()} {SPLITS[row['split']]}" for row in made.rows)
     seconds = round(time.monotonic() - start, 3)
@@ -115,17 +112,14 @@ def build(
 def plan(recipe: PackRecipe, teacher: Report | None = None) -> tuple[Plan, int]:
     """Return the plan of a pack and how many persons are left out, without a box or a joint.
 
-    Args:
-        recipe: of the pack.
-        teacher: description of the teacher for the pack's index.
+    `teacher` is the teacher's description for the pack's index.
     """
     sets = [data_path(entry) for entry in recipe.data]
     samples = [s for entry in sets for s in read(*entry) if s.picture.name not in recipe.leave_out]
     boxed = (s for s in samples if np.isfinite(s.box).all() and s.box[2:].max() > 0)
     usable = [sample for sample in boxed if (sample.visible > 0).any()]
-    shares = None
-    if not isinstance(recipe.split, str):
-        shares = (recipe.split.train, recipe.split.validation, recipe.split.test)
+    own = recipe.split
+    shares = None if isinstance(own, str) else (own.train, own.validation, own.test)
     splits = split_by_picture(usable, shares, recipe.seed)
     # Paths say nothing about the content, and would give away the maker's folders.
     said = recipe.model_dump(mode="json") | {"data": [name for name, _ in sets]}

@@ -116,7 +116,14 @@ def carry_out(
     rows, points = ours(study, folder)
     done = {_key(row) for row in rows}
     left = {key: recipe for key, recipe in plans.items() if key not in done}
-    _check_networks(study, {name for _, name, _ in left})
+    sets: training.Sets = {}
+    for name in study.variants:
+        if any(variant == name for _, variant, _ in left):
+            recipe = study.training(name, study.seeds[0])
+            sets = sets or training.read_sets(recipe)
+            net, spec = training.network_of(recipe, sets)
+            validate(recipe, net, spec)  # a key without effect is an error too
+            study.check_claims(name, net, recipe.input)
     show(f"{study.name}: {len(done)} of {len(plans)} runs are done")
     finished(rows, points)
     threads = max(1, (os.cpu_count() or 1) // jobs)
@@ -162,18 +169,6 @@ def ours(study: Study, folder: Path) -> tuple[list[Row], list[Point]]:
 
 def _key(row: Row | Point) -> Key:
     return row.recipe, row.variant, row.seed
-
-
-def _check_networks(study: Study, variants: set[str]) -> None:
-    """Raise an InputError if a claim of `variants` does not hold, or a key has no effect."""
-    sets: training.Sets = {}
-    for name in study.variants:
-        if name in variants:
-            recipe = study.training(name, study.seeds[0])
-            sets = sets or training.read_sets(recipe)
-            net, spec = training.network_of(recipe, sets)
-            validate(recipe, net, spec)
-            study.check_claims(name, net, recipe.input)
 
 
 def _run(study: Study, key: Key, recipe: Recipe, folder: Path) -> tuple[Row, list[Point]]:

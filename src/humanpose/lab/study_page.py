@@ -58,21 +58,19 @@ def table(found: Findings) -> list[tuple[str, list[str]]]:
         if not rows:
             continue
         last, ended = _finite(rows, "last"), sum(bool(row.ended) for row in rows)
-        lines.append((
-            name,
-            [
-                str(len(rows)) + (f" ({ended} diverged)" if ended else ""),
-                _spread(last),
-                _ends(mean_interval(last)),
-                "" if name == baseline else _ends(difference(last, first), "+"),
-                _spread(_finite(rows, "best")),
-                _spread(_finite(rows, "fine")),
-                f"{100 * _mean(_finite(rows, 'dead')):.0f} %",
-                f"{rows[0].parameters:,}",
-                f"{rows[0].multiplies / 1e6:.0f}",
-                f"{_mean(_finite(rows, 'rate')):.0f}",
-            ],
-        ))  # fmt: skip
+        cells = [
+            str(len(rows)) + (f" ({ended} diverged)" if ended else ""),
+            _spread(last),
+            _ends(mean_interval(last)),
+            "" if name == baseline else _ends(difference(last, first), "+"),
+            _spread(_finite(rows, "best")),
+            _spread(_finite(rows, "fine")),
+            f"{100 * _mean(_finite(rows, 'dead')):.0f} %",
+            f"{rows[0].parameters:,}",
+            f"{rows[0].multiplies / 1e6:.0f}",
+            f"{_mean(_finite(rows, 'rate')):.0f}",
+        ]
+        lines.append((name, cells))
     blank = [""] * (len(HEADINGS) - 2)
     lines += [(each.name, ["", f"{100 * each.score:.1f}", *blank]) for each in found.baselines]
     return lines

@@ -130,10 +130,6 @@ def broken_claims(
     ]
 
 
-def _normalised(net: Net, _: tuple[int, int]) -> bool:
-    return any(isinstance(part, _NORMS) for part in net.modules())
-
-
 @torch.no_grad()
 def _activated(net: Net, size: tuple[int, int]) -> bool:
     """Return whether the forward pass calls an activation, by a module or a function."""
@@ -172,7 +168,7 @@ def nonlinearity(net: Net, size: tuple[int, int]) -> float:
 
 # Properties that a study can claim of a variant's network, or deny by "not ".
 PROPERTIES: dict[str, Callable[[Net, tuple[int, int]], bool]] = {
-    "normalised": _normalised,
+    "normalised": lambda net, size: any(isinstance(part, _NORMS) for part in net.modules()),
     "activated": _activated,
     "linear": lambda net, size: nonlinearity(net, size) < _LINEAR,
 }

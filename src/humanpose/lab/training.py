@@ -78,7 +78,14 @@ def _train(
     if unknown:
         raise InputError(f"repeat: {', '.join(unknown)} is not among the recipe's data sets")
     training = training_parts(recipe, sets)
-    marks = _marks(recipe, show)
+    marks: Marks = {}
+    if not recipe.marks or resolved(recipe.marks).exists():
+        marks = read_marks(recipe.marks)
+    else:
+        show(
+            f"warning: no {recipe.marks}: people without annotation count as background "
+            "(recipes/mark_people.py makes it)"
+        )
     all_people = [sample for samples in sets.values() for sample in samples]
     dataset = _dataset_of(recipe, spec, training, all_people, marks, show)
     steps = recipe.sized(len(dataset)).steps
@@ -88,30 +95,13 @@ def _train(
     def picture(averaged: Net) -> U8:
         return training_sheet(TorchRuntime(averaged, spec), spec, shown)
 
+    scores = partial(_validation_scores, spec=spec, sets=sets, marks=marks, fabric=fabric)
     best = fit(
-        recipe,
-        net,
-        spec,
-        dataset,
-        partial(_validation_scores, spec=spec, sets=sets, marks=marks, fabric=fabric),
-        folder,
-        fabric=fabric,
+        recipe, net, spec, dataset, scores, folder, fabric=fabric, resume=resume, show=show,
         picture=picture if shown and recipe.task != "person" else None,
-        resume=resume,
-        show=show,
-    )
+    )  # fmt: skip
     show(f"best weights: {best}")
     return best
-
-
-def _marks(recipe: Recipe, show: Callable[[str], None]) -> Marks:
-    if recipe.marks and not resolved(recipe.marks).exists():
-        show(
-            f"warning: no {recipe.marks}: people without annotation count as background "
-            "(recipes/mark_people.py makes it)"
-        )
-        return {}
-    return read_marks(recipe.marks)
 
 
 def _dataset_of(
@@ -129,13 +119,9 @@ def _dataset_of(
     if recipe.task == "person":
         pictures = {name: pictures_of(part, marks) for name, part in parts.items()}
         return PersonDataset(
-            repeated(pictures, recipe),
-            spec,
-            recipe.augment,
-            seed=recipe.seed,
-            mosaic=recipe.mosaic,
-            empty=recipe.empty,
-        )
+            repeated(pictures, recipe), spec, recipe.augment,
+            seed=recipe.seed, mosaic=recipe.mosaic, empty=recipe.empty,
+        )  # fmt: skip
     people = repeated(parts, recipe)
     usable = [s for s in people if np.isfinite(s.box).all() and (s.box[2:] > 0).all()]
     if len(usable) < len(people):
@@ -145,16 +131,11 @@ def _dataset_of(
             f"distil: not all data hold a teacher's maps of {spec.skeleton.name}; make a pack by "
             "humanpose data build --teacher"
         )
+    targets = Targets(recipe.targets, recipe.sigma, recipe.compat, recipe.joint_weights)
     return PoseDataset(
-        usable,
-        spec,
-        recipe.augment,
-        seed=recipe.seed,
-        targets=Targets(recipe.targets, recipe.sigma, recipe.compat, recipe.joint_weights),
-        taught=recipe.distil > 0,
-        all_people=all_people,
-        sizes=recipe.sizes,
-    )
+        usable, spec, recipe.augment, seed=recipe.seed, targets=targets,
+        taught=recipe.distil > 0, all_people=all_people, sizes=recipe.sizes,
+    )  # fmt: skip
 
 
 def read_sets(recipe: Recipe) -> Sets:
@@ -251,11 +232,9 @@ def skeleton_of(recipe: Recipe, sets: Sets) -> Skeleton:
 
 
 def start_state(start: str) -> dict[str, Tensor]:
-    """Return tensors to start from.
+    """Return the tensors of a built-in network, by its name, or of a file.
 
-    Args:
-        start: a built-in network's name, or a file: our .safetensors or .onnx, MoveNet's .tflite or
-            .json, YOLOX-nano's .onnx.
+    Files: our .safetensors or .onnx, MoveNet's .tflite or .json, YOLOX-nano's .onnx.
     """
     path = installed().get(start) or resolved(start)
     if path.suffix in (".tflite", ".json"):
@@ -285,11 +264,8 @@ def _validation_scores(
         if spec.task == "person":
             pictures = pictures_of(part, marks)
             pictures = pictures[:: max(1, len(pictures) // _SHARE)]
-            recall, precision = person_scores(
-                Detector(runtime, spec),
-                pictures[rank_slice(fabric)],
-                gather=lambda found: all_gather(found, fabric),
-            )
+            mine, gather = pictures[rank_slice(fabric)], partial(all_gather, fabric=fabric)
+            recall, precision = person_scores(Detector(runtime, spec), mine, gather=gather)
             scores |= {f"{name}_recall": recall.value, f"{name}_ap": precision.value}
         else:
             people = part[:: max(1, len(part) // _SHARE)]
