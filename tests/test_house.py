@@ -27,7 +27,7 @@ CEILINGS = {
     "checkpoints": 1400,
     "data": 2900,
     "train": 1350,
-    "evaluate": 2381,
+    "evaluate": 2382,
     "export": 605,
     "lab": 2083,
     "cli": 2723,

@@ -177,7 +177,8 @@ def _marks(
     for place, (each, style) in enumerate(_styled(shown)):
         counted = zip(each.truth.skeleton.joints, each.scores[0].count, strict=True)
         joints = [i for i, (name, n) in enumerate(counted) if name in each.unit.joints and n]
-        rows = np.arange(len(joints)) + 0.6 * ((place + 0.5) / len(shown) - 0.5)
+        rows: F64 = np.arange(len(joints), dtype=np.float64)
+        rows += 0.6 * ((place + 0.5) / len(shown) - 0.5)
         yield each, joints, rows, style | {"linestyle": "", "marker": "o", "markersize": 4}
 
 
