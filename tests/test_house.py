@@ -29,7 +29,7 @@ CEILINGS = {
     "train": 1350,
     "evaluate": 2382,
     "export": 605,
-    "lab": 2083,
+    "lab": 2012,
     "cli": 2723,
 }
 ABOVE_EIGHTY = {"fit"}
