@@ -100,10 +100,8 @@ class Profile:
     def table(self, frames: int) -> str:
         """A line per phase, for a terminal: ms per frame and share of the whole time.
 
-        The threads work at the same time, so the shares of each of them make 100 %.
-
-        Args:
-            frames: that were done, pictures among them.
+        The threads work at the same time, so the shares of each of them make 100 %. `frames` were
+        done, pictures among them.
         """
         each = 1e3 / max(frames, 1)
         lines = [

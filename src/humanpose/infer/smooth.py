@@ -82,8 +82,7 @@ class Rts:
     """Kalman filter with a backward pass over later frames: smooth without lag, for files.
 
     Attributes:
-        noise: as in Kalman.
-        agility: as in Kalman.
+        noise, agility: as in Kalman.
         hold: as in Kalman; a shorter gap is bridged from both sides.
         lag: seconds that every frame waits for what comes after it.
 
@@ -123,23 +122,14 @@ def described(smoothing: Smoothing | None) -> dict[str, Any] | None:
 
 
 class Smoother:
-    """Steadies people as they come.
-
-    Args:
-        smoothing: method and settings; Rts needs what comes after, see `smoothed`.
-    """
+    """Smooths people as they come; for Rts, which needs later frames, see `smoothed`."""
 
     def __init__(self, smoothing: Kalman | OneEuro) -> None:
         self._smoothing = smoothing
         self._filters: dict[int, _Filter] = {}
 
     def update(self, people: tuple[Person, ...], time: float) -> tuple[Person, ...]:
-        """`people` of one frame, those with a track smoothed.
-
-        Args:
-            people: from Tracker.update.
-            time: of the frame, seconds.
-        """
+        """Smooth those of `people`, from Tracker.update, with a track; `time` of the frame in s."""
         for track in [t for t, f in self._filters.items() if abs(time - f.time) > _FORGET]:
             del self._filters[track]
         return tuple(self._smoothed(person, time) for person in people)
@@ -217,7 +207,10 @@ class _Filter:
         self.time = time
         measured = np.isfinite(person.joints).all(1) & (person.scores >= _LEAST_SCORE)
         lost = time - self.seen > self.settings.hold
-        self._grow(person, 1.0 if lost.all() else 1 - math.exp(-step / _SIZE_TIME))
+        box = person.box if np.isfinite(person.box).all() else box_of_joints(person.joints)
+        size = math.sqrt(max(float(np.nan_to_num(box[2] * box[3])), 1.0))
+        share = 1.0 if lost.all() else 1 - math.exp(-step / _SIZE_TIME)
+        self.size += share * (size - self.size)
         points = np.where(measured[:, None], person.joints, 0).astype(np.float64)
         places, believed = self.advance(points, person.scores, step, measured, lost)
         self.seen[believed] = time
@@ -236,11 +229,6 @@ class _Filter:
             lost: (J,) whether it had not been seen for long, or never.
         """
         raise NotImplementedError
-
-    def _grow(self, person: Person, share: float) -> None:
-        box = person.box if np.isfinite(person.box).all() else box_of_joints(person.joints)
-        size = math.sqrt(max(float(np.nan_to_num(box[2] * box[3])), 1.0))
-        self.size += share * (size - self.size)
 
 
 def _moved(person: Person, places: F64, known: Bools) -> Person:

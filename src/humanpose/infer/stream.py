@@ -14,7 +14,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
-from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
 from humanpose.infer.profile import READING, Profile
@@ -29,7 +28,6 @@ _PATIENCE = 5.0  # seconds that `stop` waits for a thread
 # Frames that may wait between two stages. More would only add memory: the slowest stage sets
 # the rate, and a handful rides out its jitter.
 _DEPTH = 4
-_END = object()
 
 
 class Channel:
@@ -54,7 +52,7 @@ class Channel:
 
     def end(self, error: BaseException | None = None) -> None:
         """The reader's loop ends after what was put before; `error` is raised there."""
-        self.put(_END if error is None else _Failure(error))
+        self.put(_End(error))
 
     def leave(self) -> None:
         """Nothing will be read any more; a waiting `put` comes back."""
@@ -67,15 +65,15 @@ class Channel:
         self.leave()
 
     def __iter__(self) -> Iterator[Any]:
-        while (item := self._waiting.get()) is not _END:
-            if isinstance(item, _Failure):
-                raise item.error
+        while not isinstance(item := self._waiting.get(), _End):
             yield item
+        if item.error is not None:
+            raise item.error
 
 
-class _Failure:
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
+@dataclass(frozen=True, slots=True)
+class _End:
+    error: BaseException | None
 
 
 def ahead(
@@ -199,12 +197,7 @@ class Live:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def start(self) -> None:
@@ -239,14 +232,9 @@ class Live:
     def statistics(self) -> Statistics:
         """Counts and rates as of now."""
         with self._changed:
-            return Statistics(
-                self._captures.count,
-                self._results.count,
-                self._dropped,
-                self._captures.now(),
-                self._results.now(),
-                self._age,
-            )
+            came, done = self._captures, self._results
+            counts = came.count, done.count, self._dropped
+            return Statistics(*counts, came.now(), done.now(), self._age)
 
     def follow(self) -> Channel:
         """Every result from here on, in order, until the source ends: `with ... as frames: for`.
@@ -314,15 +302,13 @@ class Live:
 
     def _next(self) -> Frame | None:
         """Wait for a frame to process; None at the end."""
+
+        def wanted() -> bool:
+            return self._fresh and (self.continuous or self._asked)
+
         with self._changed:
-            self._changed.wait_for(
-                lambda: (
-                    (self._fresh and (self.continuous or self._asked))
-                    or self._ended
-                    or self._stop.is_set()
-                )
-            )
-            if not self._fresh or self._stop.is_set() or not (self.continuous or self._asked):
+            self._changed.wait_for(lambda: wanted() or self._ended or self._stop.is_set())
+            if not wanted() or self._stop.is_set():
                 return None
             self._fresh = self._asked = False
             return self.frame
