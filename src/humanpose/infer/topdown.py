@@ -11,15 +11,7 @@ from numpy.typing import NDArray
 
 from humanpose import heatmap
 from humanpose.errors import InputError
-from humanpose.geometry import (
-    Crop,
-    box_of_picture,
-    crop_around,
-    crop_of_box,
-    iou,
-    mirrored,
-    tilts,
-)
+from humanpose.geometry import Crop, box_of_picture, crop_around, crop_of_box, iou, mirrored, tilts
 from humanpose.infer.detector import Detector
 from humanpose.infer.options import InferenceOptions
 from humanpose.infer.runtime import Runtime
@@ -38,7 +30,6 @@ class PeopleFinder(Protocol):
 
     Attributes:
         spec: of the pose network.
-        threshold: person score below which a find is doubtful.
     """
 
     spec: ModelSpec
@@ -161,8 +152,18 @@ class TopDown:
         if self.tta.upright:
             tilt = tilts(joints, scores, self._torso)
             rows = np.flatnonzero(np.abs(tilt) >= self.tta.upright)
-            if len(rows):
-                self._add_upright(image, boxes, maps, cells, joints, scores, tilt, rows)
+            if len(rows):  # average their maps with those of upright crops
+                usual = (self._crop(boxes[i], size) for i in rows)
+                crops = [
+                    upright_crop(crop, joints[i], float(tilt[i]), self.spec)
+                    for i, crop in zip(rows, usual, strict=True)
+                ]
+                targets = self._cells(crops)
+                for i, upright, target in zip(rows, self._maps(image, crops), targets, strict=True):
+                    maps[i] = merge_maps(np.stack([maps[i], upright]), [cells[i], target], target)
+                    cells[i] = target
+                found = heatmap.decode_crops(maps[rows, -1], targets, self._decode)
+                joints[rows], scores[rows] = found
         keep = self.options.keep_maps
         return [
             Person(
@@ -194,40 +195,6 @@ class TopDown:
         if tta.upright and asked is not None:
             raise InputError(f"model {spec.name!r}: there is no upright crop {why}")
         return replace(tta, upright=0.0)
-
-    def _add_upright(
-        self,
-        image: U8,
-        boxes: F32,
-        maps: F32,
-        cells: list[Crop],
-        joints: F32,
-        scores: F32,
-        tilt: F32,
-        rows: NDArray[np.int64],
-    ) -> None:
-        """Average the maps of the people in `rows` with those of upright crops; change in place.
-
-        Args:
-            image: (H, W, 3) RGB.
-            boxes: (N, 4).
-            maps: (N, S, K, h, w) of the usual crops.
-            cells: N, where they lie.
-            joints: (N, J, 2), found so far.
-            scores: (N, J), likewise.
-            tilt: (N,) degrees from upright.
-            rows: of those to see again.
-        """
-        spec, size = self.spec, (image.shape[1], image.shape[0])
-        crops = [
-            upright_crop(self._crop(boxes[i], size), joints[i], float(tilt[i]), spec) for i in rows
-        ]
-        targets = self._cells(crops)
-        for i, upright, target in zip(rows, self._maps(image, crops), targets, strict=True):
-            maps[i] = merge_maps(np.stack([maps[i], upright]), [cells[i], target], target)
-            cells[i] = target
-        found = heatmap.decode_crops(maps[rows, -1], targets, self._decode)
-        joints[rows], scores[rows] = found
 
     def _crop(self, box: F32, picture: tuple[int, int], zoom: float = 1.0) -> Crop:
         """The crop of `box` in a `picture` (width, height), `zoom` times as large as usual."""
