@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-TEXT = (ROOT / "CONTRIBUTING.md").read_text()
+TEXT = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
 PATCHES = dict(re.findall(r"### Add an? ([\w ]+)\n.*?```diff\n(.*?)```", TEXT, re.S))
 
 NETWORK = """
@@ -84,4 +84,4 @@ def test_the_source_the_option_and_the_format_are_on_the_command_line(patched):
     run(patched, RUN)
     assert (patched / "out").is_dir()
     (counts,) = (patched / "out").glob("*.counts.txt")
-    assert counts.read_text() == "1\n1\n1\n"
+    assert counts.read_text("utf-8") == "1\n1\n1\n"

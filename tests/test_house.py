@@ -43,7 +43,7 @@ def room_of(path: Path) -> str:
 
 
 def lines_of(path: Path) -> int:
-    return path.read_text().count("\n")
+    return path.read_text("utf-8").count("\n")
 
 
 def test_no_file_is_too_long_to_read_in_one_sitting():
@@ -75,7 +75,7 @@ def test_no_modules_import_each_other_in_a_circle():
 
 def imported_by(path: Path, modules: set[str]) -> set[str]:
     """Those of `modules` that a file imports at run time."""
-    tree = ast.parse(path.read_text())
+    tree = ast.parse(path.read_text("utf-8"))
     typing_only = {
         inner
         for node in ast.walk(tree)
@@ -94,7 +94,7 @@ def imported_by(path: Path, modules: set[str]) -> set[str]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(SOURCE).as_posix())
 def test_functions_are_short_and_public_things_documented(path):
-    tree = ast.parse(path.read_text())
+    tree = ast.parse(path.read_text("utf-8"))
     assert ast.get_docstring(tree), f"{path.name} does not say what it is for"
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
@@ -136,7 +136,7 @@ def commands() -> dict[str, Any]:
 
 
 def test_documents_name_every_verb_and_every_recipe():
-    text = "\n".join(path.read_text() for path in DOCS)
+    text = "\n".join(path.read_text("utf-8") for path in DOCS)
     for name in commands():
         assert f"humanpose {name}" in text, name
     for recipe in (ROOT / "recipes").glob("*.*"):
@@ -144,7 +144,7 @@ def test_documents_name_every_verb_and_every_recipe():
 
 
 def test_documents_name_every_option_of_every_verb_in_its_chapter():
-    chapters = (ROOT / "docs" / "commands.md").read_text().split("\n## humanpose ")
+    chapters = (ROOT / "docs" / "commands.md").read_text("utf-8").split("\n## humanpose ")
     for name, command in commands().items():
         verb, *_ = name.split()
         (text,) = [part for part in chapters if part.split(maxsplit=1)[0] == verb]
@@ -163,7 +163,7 @@ def test_every_option_has_a_help_text():
 
 def test_links_in_documents_lead_somewhere():
     for path in DOCS:
-        for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
+        for target in re.findall(r"\]\(([^)#]+)\)", path.read_text("utf-8")):
             if not target.startswith("http"):
                 assert (path.parent / target).exists(), f"{path.name}: {target}"
 
@@ -171,14 +171,14 @@ def test_links_in_documents_lead_somewhere():
 def test_files_that_documents_name_exist():
     for path in DOCS:
         for name in re.findall(
-            r"`((?:src|tests|docs|recipes|benchmarks)/[\w./-]+)`", path.read_text()
+            r"`((?:src|tests|docs|recipes|benchmarks)/[\w./-]+)`", path.read_text("utf-8")
         ):
             assert (ROOT / name).exists(), f"{path.name}: {name}"
 
 
 def test_the_readmes_python_runs(photo, tmp_path, monkeypatch):
     """Each ```python block, on a real photograph and video under the names that it uses."""
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.S)
     assert blocks
     (tmp_path / "photo.jpg").write_bytes(photo.read_bytes())
     video = ROOT.parent / "shared" / "data" / "videos" / "dance.mp4"
@@ -190,7 +190,7 @@ def test_the_readmes_python_runs(photo, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(SOURCE).as_posix())
 def test_examples_in_docstrings_run(path):
-    if ">>>" not in path.read_text():
+    if ">>>" not in path.read_text("utf-8"):
         return
     module = ".".join(["humanpose", *path.relative_to(SOURCE).with_suffix("").parts])
     __import__(module)
@@ -204,5 +204,5 @@ def test_no_machine_is_named_in_what_is_published():
     for name in tracked:
         path = ROOT / name
         if path.suffix in (".py", ".md", ".toml", ".yaml", ".txt", "") and path.is_file():
-            text = path.read_text(errors="ignore")
+            text = path.read_text("utf-8", errors="ignore")
             assert not re.search(r"(?<![\w.])/(work|root|tmp/bash)/", text), name

@@ -178,10 +178,10 @@ def test_a_study_runs_its_rest_and_reports(people, tmp_path, cli):
             assert all(p.loss > 0 and p.grad_norm > 0 for p in path)
         else:
             assert "no finite gradient" in row.ended and math.isnan(row.last)
-    table = (folder / "table.md").read_text()
+    table = (folder / "table.md").read_text("utf-8")
     assert "| bn | 2 |" in table and "| wild | 2 (2 diverged) | none |" in table
     assert "| constant predictor |" in table and "| linear map of the picture |" in table
-    page = (folder / "study.html").read_text()
+    page = (folder / "study.html").read_text("utf-8")
     assert page.count("data:image/png;base64,") == 3 and 'src="http' not in page
     assert {p.name for p in folder.glob("*.png")} == {"overlay.png", "bn.png", "wild.png"}
 
