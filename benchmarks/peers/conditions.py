@@ -211,7 +211,8 @@ def _pck(found: Matched, truth: Truth, whole: Truth) -> float:
     torso = pck.torso_size(whole.joints, whole.skeleton)
     distance = pck.normalised(found.joints, Comparison(found, truth).true_joints, torso)
     hit, counted = distance <= 0.2, ~np.isnan(distance)
-    return pck.pooled("PCK@0.2", hit, counted, truth.skeleton, pck.LIMB_JOINTS, "joints").value
+    names = truth.skeleton.joints
+    return pck.pooled("PCK@0.2", hit, counted, names, pck.LIMB_JOINTS, "joints").value
 
 
 def _told_apart(found: Matched, present: F32, all_joints: F32) -> float:

@@ -85,7 +85,7 @@ def test_joint_state():
 
 def test_people_and_places_to_ignore_come_in_rows_of_one_length(sample):
     far = np.array([[60, 90, 30, 20]], np.float32)
-    picture = PersonPicture(sample.picture, sample.box[None], far, "train", "coco")
+    picture = PersonPicture(sample.picture, sample.box[None], far)
     item = PersonDataset([picture], PERSON, Augmentation())[(0, 0)]
     assert item["people"].shape == item["ignore"].shape == (MOST, 4)
     assert not item["people"][1:].any() and (item["people"][0, 2:] > 0).all()
@@ -123,7 +123,7 @@ def test_pictures_are_grouped_and_marks_of_annotated_people_dropped(sample):
 
 
 def test_inputs_without_anybody_are_made(sample):
-    picture = PersonPicture(sample.picture, sample.box[None], NONE, "train", "coco")
+    picture = PersonPicture(sample.picture, sample.box[None], NONE)
     dataset = PersonDataset([picture] * 60, PERSON, Augmentation(), empty=0.5)
     items = [dataset[0, i] for i in range(60)]
     nobody = [item for item in items if not item["people"].any()]
@@ -132,7 +132,7 @@ def test_inputs_without_anybody_are_made(sample):
 
 
 def test_mosaic_keeps_people_in_their_tiles(sample):
-    picture = PersonPicture(sample.picture, sample.box[None], NONE, "train", "coco")
+    picture = PersonPicture(sample.picture, sample.box[None], NONE)
     rules = Augmentation(flip=0.5)
     item = PersonDataset([picture] * 5, PERSON, rules, mosaic=1.0)[(0, 0)]
     assert item["image"].shape == (128, 160, 3)

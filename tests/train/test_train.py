@@ -272,7 +272,7 @@ def test_a_batch_without_any_known_joint_is_finite():
 def test_person_loss_is_least_at_the_truth(samples):
     spec = ModelSpec("t", "person", "person", {}, BODY19, (64, 64), crop="whole", decode="boxes")
     empty = np.zeros((0, 4), np.float32)
-    picture = PersonPicture(samples[0].picture, samples[0].box[None], empty, "train", "coco")
+    picture = PersonPicture(samples[0].picture, samples[0].box[None], empty)
     item = PersonDataset([picture], spec, Augmentation())[(0, 0)]
     batch = {k: torch.from_numpy(v)[None] for k, v in item.items()}
     middles, strides = places((64, 64), torch.device("cpu"))

@@ -30,8 +30,6 @@ class PersonPicture:
     picture: Path
     boxes: F32  # (N, 4) annotated people
     ignore: F32  # (M, 4) places that may hold people who are not annotated
-    split: str  # "train" or "validation"
-    origin: str  # data set
 
 
 def pictures_of(
@@ -48,12 +46,11 @@ def pictures_of(
     pictures = []
     for path, people in groups.items():
         boxes = np.stack([person.box for person in people])
-        origin = people[0].origin[0]
-        marked = (marks or {}).get(f"{origin}/{path.name}", [])
+        marked = (marks or {}).get(f"{people[0].origin[0]}/{path.name}", [])
         found = np.array([box[:4] for box in marked], np.float32).reshape(-1, 4)
         share = overlap(found, boxes) / np.maximum(found[:, 2] * found[:, 3], 1e-6)[:, None]
         ignore = found[(iou(found, boxes).max(1) < 0.4) & (share.max(1) < 0.7)]
-        pictures.append(PersonPicture(path, boxes, ignore, people[0].split, origin))
+        pictures.append(PersonPicture(path, boxes, ignore))
     return pictures
 
 

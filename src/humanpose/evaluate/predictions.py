@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from humanpose.data.parsers.predictions import parse_h5, parse_mat
+from humanpose.data.parsers.tables import predictions_of_h5, predictions_of_mat
 from humanpose.data.readers.coco import has_joints, image_split, load_json
 from humanpose.data.readers.common import parse, plausible
 from humanpose.errors import FormatError, InputError
@@ -114,8 +114,8 @@ def _from_arrays(path: Path) -> Predictions:
         head = file.read(520)
     # MATLAB's files of version 7.3 are HDF5 behind 512 bytes of their own.
     hdf5 = head.startswith(_HDF5_MARK) or head[512:] == _HDF5_MARK
-    found = parse(parse_h5, path, "h5py") if hdf5 else parse(parse_mat, path, "scipy")
-    ((name, rows),) = found.items()
+    parser, needed = (predictions_of_h5, "h5py") if hdf5 else (predictions_of_mat, "scipy")
+    ((name, rows),) = parse(parser, path, needed).items()
     skeleton = SKELETONS[_ARRAYS[name, rows.shape[1]]]
     rows = np.array(rows, np.float64)
     missing = ~np.isfinite(rows).all(-1) | (rows == 0).all(-1)

@@ -128,7 +128,7 @@ class Rules:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """A candidate's joints beside the true ones; everything is computed once, when first asked for.
+    """A candidate's joints beside the true ones; properties are computed once, when asked for.
 
     Attributes:
         predicted: of each person.
@@ -141,7 +141,6 @@ class Comparison:
     truth: Truth
     rules: Rules = field(default_factory=Rules)
     everything: Predictions | None = None
-    _measured: dict[str, tuple[Unit, F64]] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def true_joints(self) -> F32:
@@ -157,18 +156,15 @@ class Comparison:
 
     def measured(self, score: str) -> tuple[Unit, F64]:
         """Return the unit of a score of SCORES, and the (N, J) distances in it."""
-        if score not in self._measured:
-            unit = SCORES[score].unit(self)
-            distance = pck.normalised(self.predicted.joints, self.true_joints, unit.size)
-            self._measured[score] = unit, distance
-        return self._measured[score]
+        unit = SCORES[score].unit(self)
+        return unit, pck.normalised(self.predicted.joints, self.true_joints, unit.size)
 
-    @property
+    @cached_property
     def unit(self) -> Unit:
         """The unit of the data set's own score."""
-        return self.measured(self.truth.own_score)[0]
+        return SCORES[self.truth.own_score].unit(self)
 
-    @property
+    @cached_property
     def distance(self) -> F64:
         """(N, J) distances in `unit`; NaN = not counted, infinite = not predicted."""
         return self.measured(self.truth.own_score)[1]
@@ -301,9 +297,9 @@ def _pck(size: str, found: Comparison, thresholds: Sequence[float]) -> Iterable[
     """Yield PCK by "torso" or "box"."""
     unit, distance = found.measured(f"pck-{size}")
     name, what = ("joint box", "joints") if size == "box" else (unit.name, "limb joints")
-    known, skeleton = ~np.isnan(distance), found.truth.skeleton
+    known, joints = ~np.isnan(distance), found.truth.skeleton.joints
     for t in thresholds:
-        yield pck.pooled(f"PCK@{t:g} {name}", distance <= t, known, skeleton, unit.joints, what)
+        yield pck.pooled(f"PCK@{t:g} {name}", distance <= t, known, joints, unit.joints, what)
 
 
 def _pcp(found: Comparison, thresholds: Sequence[float]) -> Iterable[Score]:

@@ -23,6 +23,7 @@ from humanpose.data.parsers.tables import (
     number,
     numbers,
     records,
+    stacked,
     text,
     variables,
 )
@@ -47,15 +48,17 @@ def parse_mat(path: str) -> Arrays:
         return _release(records(content["RELEASE"]), Path(path))
     if "annolist" not in content:
         raise ValueError("neither RELEASE nor annolist in it")
-    image, person = (content[name].ravel().astype(np.int64) for name in _INDICES)
+    image, person = (content[name].ravel().astype(np.int64).tolist() for name in _INDICES)
     entries = records(content["annolist"])
     if not len(image) == len(person) == len(entries):
         raise ValueError(f"{len(image)} indices for {len(entries)} persons")
-    rows = [_rectangle(records(rect)[:1]) for rect in column(entries, "annorect")]
     known = _picture_names(Path(path).parent)
-    keys = list(zip(image.tolist(), person.tolist(), strict=True))
-    names = [known.get(key, f"release-{key[0]:05d}.jpg") for key in keys]
-    return _table(rows, keys, names, ["validation"] * len(rows))
+    rows = []
+    for i, j, rect in zip(image, person, column(entries, "annorect"), strict=True):
+        name = known.get((i, j), f"release-{i:05d}.jpg")
+        row = {"image": i, "person": j, "name": name, "split": "validation"}
+        rows.append(row | _rectangle(records(rect)[:1]))
+    return stacked(rows)
 
 
 def _release(release: Array, path: Path) -> Arrays:
@@ -69,7 +72,7 @@ def _release(release: Array, path: Path) -> Arrays:
     if len(training) != len(entries):
         raise ValueError(f"img_train has {len(training)} entries for {len(entries)} pictures")
     held_out = _validation_list(path.parent)
-    rows, keys, names, splits = [], [], [], []
+    rows = []
     pictures = column(entries, "image")
     for i, rectangles in enumerate(column(entries, "annorect")):
         train = number(training[i : i + 1], 0) == 1
@@ -78,11 +81,11 @@ def _release(release: Array, path: Path) -> Arrays:
             placed = np.isfinite([row["scale"], *row["centre"]]).all()
             if not row["visible"].any() and (train or not placed):
                 continue
-            rows.append(row)
-            keys.append((i + 1, j + 1))
-            names.append(text(field(records(pictures[i]), "name")))
-            splits.append("validation" if keys[-1] in held_out else "train" if train else "test")
-    return _table(rows, keys, names, splits)
+            name = text(field(records(pictures[i]), "name"))
+            split = "train" if train else "test"
+            split = "validation" if (i + 1, j + 1) in held_out else split
+            rows.append(row | {"image": i + 1, "person": j + 1, "name": name, "split": split})
+    return stacked(rows)
 
 
 def _rectangle(rectangle: Array) -> dict[str, Any]:
@@ -106,17 +109,6 @@ def _rectangle(rectangle: Array) -> dict[str, Any]:
         "scale": number(field(rectangle, "scale")),
         "centre": np.array([number(field(position, axis)) for axis in "xy"]),
     }
-
-
-def _table(
-    rows: list[dict[str, Any]], keys: list[tuple[int, int]], names: list[str], splits: list[str]
-) -> Arrays:
-    if not rows:
-        raise ValueError("no persons in it")
-    table = {name: np.array([row[name] for row in rows]) for name in rows[0]}
-    image, person = np.array(keys, np.int64).T
-    given = {"image": image, "person": person, "name": np.array(names), "split": np.array(splits)}
-    return table | given
 
 
 def _validation_list(folder: Path) -> set[tuple[int, int]]:
@@ -169,7 +161,8 @@ def parse_h5(path: str) -> Arrays:
 def parse_truth(path: str) -> Arrays:
     """`gt_valid.mat` of HRNet's layout: joints (N, 16, 2), NaN = missing; head (N,) diagonals."""
     names = ["pos_gt_src", "jnt_missing", "headboxes_src"]
-    places, missing, boxes = (variables(path, names)[name] for name in names)
+    found = variables(path, names)
+    places, missing, boxes = (found[name] for name in names)
     n = places.shape[-1]
     if (places.shape, missing.shape, boxes.shape) != ((JOINTS, 2, n), (JOINTS, n), (2, 2, n)):
         raise ValueError("its tables do not fit each other")

@@ -1,6 +1,7 @@
 """Structs of MATLAB files, as SciPy gives them, and data sets of HDF5 files, read without trust.
 
-Everything here runs in the child process of `sandbox.parse`.
+Everything here runs in the child process of `sandbox.parse`. `predictions_of_h5` and
+`predictions_of_mat` are parsers of whole files: one array (N, J, 2) under the name it has there.
 """
 
 from __future__ import annotations
@@ -10,17 +11,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from humanpose.sandbox import Arrays
+
 Array = NDArray[Any]
 
 _NOTHING = np.zeros(0)
 _MAX_BYTES = 1 << 28
+_NAMES = ("preds", "prediction_all")
 
 
-def variables(path: str, names: list[str]) -> dict[str, Array]:
+def variables(path: str, names: list[str]) -> Arrays:
     """Return the named variables of a .mat file (version 5 to 7) that are in it."""
     from scipy.io import loadmat
 
     return dict(loadmat(path, variable_names=names))
+
+
+def stacked(rows: list[dict[str, Any]]) -> Arrays:
+    """Return the values of all `rows` by name, as arrays. Raises ValueError if there are none."""
+    if not rows:
+        raise ValueError("no persons in it")
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
 
 def records(value: Array) -> Array:
@@ -78,3 +89,33 @@ def hdf5_array(group: Any, name: str, kinds: str = "fiu") -> Array:
     if found.nbytes > _MAX_BYTES:
         raise ValueError(f"{name} would take {found.nbytes >> 20} MB")
     return np.asarray(found[()])
+
+
+def predictions_of_h5(path: str) -> Arrays:
+    """`preds` or `prediction_all` of an HDF5 file, or of MATLAB's version 7.3."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        return _people_first({name: hdf5_array(file, name) for name in _NAMES if name in file})
+
+
+def predictions_of_mat(path: str) -> Arrays:
+    """`preds` or `prediction_all` of a .mat file, version 5 to 7."""
+    found = variables(path, list(_NAMES))
+    return _people_first({name: found[name] for name in _NAMES if name in found})
+
+
+def _people_first(found: Arrays) -> Arrays:
+    """Return the first array of `found` as (N, J, 2), from any order of these axes."""
+    if not found:
+        raise ValueError(f"no array {' or '.join(_NAMES)} in it")
+    name, array = next(iter(found.items()))
+    if array.dtype.kind not in "fiu" or array.ndim != 3:
+        raise ValueError(f"{name} is no table of numbers with three axes")
+    joints = (16,) if name == "preds" else (14, 9)
+    # Of several possible orders the first holds: N J 2, 2 J N, J 2 N, N 2 J.
+    for axes in ((0, 1, 2), (2, 1, 0), (2, 0, 1), (0, 2, 1)):
+        ordered = np.transpose(array, axes)
+        if ordered.shape[2] == 2 and ordered.shape[1] in joints:
+            return {name: ordered}
+    raise ValueError(f"{name} is {array.shape}, not people x joints x 2 in any known order")

@@ -42,7 +42,15 @@ def read_coco(path: Path) -> list[Sample]:
 
 def load_annotations(path: Path) -> dict[Path, Any]:
     """Return the parsed JSON of each keypoints file at `path`; errors as of `read_coco`."""
-    return {file: load_json(file) for file in _annotation_files(path)}
+    files = [path]
+    if path.is_dir():
+        folders = (path, path / "annotations")
+        files = sorted(f for folder in folders for f in folder.glob("person_keypoints*.json"))
+    if not files:
+        raise InputError(f"{path}: no person_keypoints*.json in it; name the file itself")
+    if len(files) > 1 and not all(map(split_of, files)):
+        raise InputError(f"{path}: several person_keypoints*.json, not of train or val; name one")
+    return {file: load_json(file) for file in files}
 
 
 def coco_samples(path: Path, contents: dict[Path, Any]) -> list[Sample]:
@@ -51,18 +59,6 @@ def coco_samples(path: Path, contents: dict[Path, Any]) -> list[Sample]:
     if len({sample.skeleton for sample in samples}) > 1:
         raise FormatError(f"{path}: its files have different keypoints; name one of them")
     return samples
-
-
-def _annotation_files(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    folders = (path, path / "annotations")
-    found = sorted(f for folder in folders for f in folder.glob("person_keypoints*.json"))
-    if not found:
-        raise InputError(f"{path}: no person_keypoints*.json in it; name the file itself")
-    if len(found) > 1 and not all(map(split_of, found)):
-        raise InputError(f"{path}: several person_keypoints*.json, not of train or val; name one")
-    return found
 
 
 def image_split(file: Path, image: dict[str, Any]) -> str:

@@ -70,15 +70,15 @@ def _examples(path: str) -> Arrays:
         for name in ("istest", "isbad", "isunchecked")
     }
     rows = np.flatnonzero(~flags["isbad"] & ~flags["isunchecked"])
-    coords = [value.astype(np.float64) for value in column(found, "coords")]
-    torso = [value.astype(np.float64).ravel() for value in column(found, "torsobox")]
-    names = [text(value) for value in column(found, "filepath")]
     if not len(rows):
         raise ValueError("no examples in it")
+    found = found[rows]
+    coords = np.stack([value[:2, _COLUMNS].T for value in column(found, "coords")])
+    torso = np.stack([value.reshape(4) for value in column(found, "torsobox")])
     return {
         "row": rows + 1,
-        "coords": np.stack([coords[i][:2, _COLUMNS].T for i in rows]),
-        "torso": np.stack([torso[i].reshape(4) for i in rows]),
-        "name": np.array([names[i] for i in rows]),
+        "coords": coords.astype(np.float64),
+        "torso": torso.astype(np.float64),
+        "name": np.array([text(value) for value in column(found, "filepath")]),
         "test": flags["istest"][rows],
     }

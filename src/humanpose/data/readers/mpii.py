@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from humanpose.data.parsers.mpii import JOINTS, parse_h5, parse_mat, parse_truth
+from humanpose.data.parsers.tables import stacked
 from humanpose.data.readers.coco import load_json
 from humanpose.data.readers.common import (
     AREA_SHARE,
@@ -54,17 +55,14 @@ def read_mpii(path: Path) -> list[Sample]:
     Raises InputError: there is no such file; FormatError: it is damaged or an entry is not a
     person, naming file and entry.
     """
-    return [sample for file in _files(path) for sample in _read_file(file)]
-
-
-def _files(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    for kind in _KINDS:
-        if found := [path / name for name in kind if (path / name).is_file()]:
-            return found
-    names = ", ".join(kind[0] for kind in _KINDS)
-    raise InputError(f"{path}: none of {names} in it; is this MPII?")
+    files = [path]
+    if path.is_dir():
+        kinds = ([path / name for name in kind if (path / name).is_file()] for kind in _KINDS)
+        files = next(filter(None, kinds), [])
+    if not files:
+        names = ", ".join(kind[0] for kind in _KINDS)
+        raise InputError(f"{path}: none of {names} in it; is this MPII?")
+    return [sample for file in files for sample in _read_file(file)]
 
 
 def _read_file(file: Path) -> list[Sample]:
@@ -119,7 +117,7 @@ def _json_table(file: Path) -> Arrays:
             rows.append(_row(entry))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise FormatError(f"{file}: entry {i} is not a person ({error})") from error
-    table = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    table = stacked(rows)
     truth = file.with_name(f"gt_{file.stem}.mat")
     if truth.is_file():
         exact = parse(parse_truth, truth, "scipy")

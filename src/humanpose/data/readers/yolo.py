@@ -34,7 +34,10 @@ def read_yolo(path: Path) -> list[Sample]:
     Raises InputError: a file or folder is not there, or lies outside the set's own folder;
     FormatError: the yaml or a label line is not of this form, naming file and line.
     """
-    file = _yaml_file(path)
+    files = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
+    if len(files) != 1:
+        raise InputError(f"{path}: {len(files)} .yaml files in it; name the set's file itself")
+    file = files[0]
     settings = _settings(file)
     root = file.parent
     base = root / str(settings.get("path") or ".")
@@ -51,15 +54,6 @@ def read_yolo(path: Path) -> list[Sample]:
     if not samples:
         raise InputError(f"{file}: no labelled person in its pictures")
     return samples
-
-
-def _yaml_file(path: Path) -> Path:
-    if not path.is_dir():
-        return path
-    found = sorted(path.glob("*.yaml"))
-    if len(found) != 1:
-        raise InputError(f"{path}: {len(found)} .yaml files in it; name the set's file itself")
-    return found[0]
 
 
 def _settings(file: Path) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from humanpose.evaluate.metrics.pck import Bool
 from humanpose.geometry import iou, overlap
 from humanpose.types import F32, F64, Score
 
+_LEVELS: F64 = np.array([0.5])  # least IoU of a find with its person
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Picture:
@@ -31,8 +33,8 @@ class Picture:
     ignore: F32
 
 
-def detection_scores(pictures: Sequence[Picture], *, threshold: float = 0.5) -> list[Score]:
-    """Return recall and AP at IoU `threshold` over all pictures.
+def detection_scores(pictures: Sequence[Picture]) -> list[Score]:
+    """Return recall and AP at IoU 0.5 over all pictures.
 
     Finds take people as in `match_finds`. A find that takes no person and lies with more than half
     of its area in a place to ignore leaves the list.
@@ -48,16 +50,13 @@ def detection_scores(pictures: Sequence[Picture], *, threshold: float = 0.5) -> 
         people += int(picture.counted.sum())
         area = np.maximum(picture.boxes[:, 2] * picture.boxes[:, 3], 1e-6)
         hidden = overlap(picture.boxes, picture.ignore) / area[:, None]
-        outcome = match_finds(
-            iou(picture.boxes, picture.truth), ~picture.counted, np.array([threshold])
-        )
+        outcome = match_finds(iou(picture.boxes, picture.truth), ~picture.counted, _LEVELS)
         outcome[(outcome == 0) & (hidden > 0.5).any(1)] = -1
         outcomes.append(outcome)
     if not people:
         raise ValueError("no annotated person to score against")
     ((precision,), (recall,)) = ap_and_recall([p.scores for p in pictures], outcomes, people)
-    rule = f"IoU {threshold:g}"
-    return [Score(f"recall, {rule}", float(recall)), Score(f"AP, {rule}", float(precision))]
+    return [Score("recall, IoU 0.5", float(recall)), Score("AP, IoU 0.5", float(precision))]
 
 
 def match_finds(

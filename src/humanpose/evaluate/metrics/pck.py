@@ -108,7 +108,8 @@ def pckh(
     what = "limb joints" if names == LIMB_JOINTS else "joints"
     names = scored_joints(skeleton, compat) if names is None else names
     hit, note = within(distance, threshold, compat)
-    return pooled(f"PCKh@{threshold:g}{note}", hit, ~np.isnan(distance), skeleton, names, what)
+    known = ~np.isnan(distance)
+    return pooled(f"PCKh@{threshold:g}{note}", hit, known, skeleton.joints, names, what)
 
 
 def pckh_auc(distance: F64, skeleton: Skeleton) -> Score:
@@ -129,22 +130,22 @@ def _area(steps: Sequence[float] | Sequence[F64]) -> F64:
 
 
 def pooled(
-    rule: str, hit: Bool, counted: Bool, skeleton: Skeleton, names: Sequence[str], what: str
+    rule: str, hit: Bool, counted: Bool, joints: Sequence[str], names: Sequence[str], what: str
 ) -> Score:
-    """Return the share of hits (N, J) among counted (N, J); `value` pools the joints in `names`.
+    """Return the share of hits (N, J) among counted (N, J); `value` pools the `joints` in `names`.
 
     The rule's name ends with the number of these that were counted at all, and `what` they are.
     """
     count = counted.sum(0)
     right = (hit & counted).sum(0)
-    rows = [skeleton.index(name) for name in names if name in skeleton.joints]
+    rows = [joints.index(name) for name in names if name in joints]
     total = int(count[rows].sum())
     return Score(
         f"{rule}, {np.count_nonzero(count[rows])} {what}",
         float(right[rows].sum() / total) if total else float("nan"),
         np.where(count > 0, right / np.maximum(count, 1), np.nan),
         count.astype(np.int64),
-        skeleton.joints,
+        tuple(joints),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from humanpose.evaluate.metrics.pck import pooled
 from humanpose.skeleton import Skeleton
 from humanpose.types import F32, Score
 
@@ -73,17 +74,11 @@ def pcp(
         counted = length > 0
         away = np.nan_to_num(np.linalg.norm(found - true, axis=-1), nan=np.inf)
         worst = away.max(0) if strict else away.mean(0)
-        hits.append(((worst <= threshold * length) & counted).sum())
-        counts.append(counted.sum())
-    right, count = np.array(hits), np.array(counts, np.int64)
+        hits.append(worst <= threshold * length)
+        counts.append(counted)
     kind, sides = "strict" if strict else "loose", "observer" if observer else "person"
-    return Score(
-        f"PCP@{threshold:g} {kind}, {sides}-centric, {np.count_nonzero(count)} parts",
-        float(right.sum() / count.sum()) if count.sum() else float("nan"),
-        np.where(count > 0, right / np.maximum(count, 1), np.nan),
-        count,
-        tuple(parts),
-    )
+    rule, names = f"PCP@{threshold:g} {kind}, {sides}-centric", tuple(parts)
+    return pooled(rule, np.array(hits).T, np.array(counts).T, names, names, "parts")
 
 
 def observer_centric(joints: F32, skeleton: Skeleton) -> F32:
