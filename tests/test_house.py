@@ -24,7 +24,7 @@ CEILINGS = {
     "infer": 2249,
     "media": 2034,
     "nets": 1647,
-    "checkpoints": 1400,
+    "checkpoints": 1383,
     "data": 2864,
     "train": 1350,
     "evaluate": 2362,

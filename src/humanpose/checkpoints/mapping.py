@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from humanpose import sandbox
 from humanpose.checkpoints.legacy.caffe import parse_caffemodel
@@ -27,33 +27,31 @@ from humanpose.checkpoints.legacy.tensorflow import (
 )
 from humanpose.errors import InputError, printable
 from humanpose.files import file_size
+from humanpose.nets.cpm import CPM
+from humanpose.nets.network import Net
 
-# Kind of file -> nets that it can hold, as beginnings of their names.
-KINDS: dict[str, tuple[str, ...]] = {
-    "caffe": ("cpm-",),
-    "tensorflow": ("cpm-",),
-    "tensorflow-graph": ("cpm-",),
-    "openpose-pickle": ("cpm-vgg", "cpm-hand"),
-    "hrnet": ("hrnet-",),
-    "simplebaseline": ("resnet",),
-    "hourglass": ("hourglass",),
-}
-
-# The others are files of PyTorch.
 _PARSERS = {
     "caffe": parse_caffemodel,
     "tensorflow": parse_tf_checkpoint,
     "tensorflow-graph": parse_tf_graph,
     "openpose-pickle": parse_openpose_pickle,
 }
+# Kinds of files, see `Net.foreign`; the last three are PyTorch's.
+KINDS = (*_PARSERS, "hrnet", "simplebaseline", "hourglass")
 _PARAMETERS = {"weights": "weight", "kernel": "weight", "biases": "bias", "bias": "bias"}
 _OPTIMIZERS = re.compile(r"(?i)(adam|momentum|rmsprop|adagrad|adadelta|ftrl|optimizer)\w*$")
 _PSYCHARO = ("PersonNet", "PoseNet")
 
-# timctho's sub_conv1 ... sub_conv14, its shared feature and its first stage.
 _STEM = ("conv1_1", "conv1_2", "conv2_1", "conv2_2", "conv3_1", "conv3_2", "conv3_3", "conv3_4")
 _BODY = (*_STEM, "conv4_1", "conv4_2", *(f"conv4_{i}_CPM" for i in (3, 4, 5, 6)))
 _HAND = (*_STEM, "conv4_1", "conv4_2", "conv4_3", "conv4_4", "conv5_1", "conv5_2")
+# A layer of timctho's port -> ours of a body net, and of a hand net.
+_TIMCTHO = {
+    **{f"sub_stages/sub_conv{i}": ours for i, ours in enumerate(zip(_BODY, _HAND, strict=True), 1)},
+    "sub_stages/sub_stage_img_feature": ("conv4_7_CPM", "conv5_3_CPM"),
+    "stage_1/conv1": ("conv5_1_CPM", "conv6_1_CPM"),
+    "stage_1/stage_heatmap": ("conv5_2_CPM", "conv6_2_CPM"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +93,7 @@ def read_foreign(kind: str, path: Path) -> Mapping[str, np.ndarray[Any, Any] | T
 
 
 def to_net(
-    arrays: Mapping[str, np.ndarray[Any, Any] | Tensor], kind: str, net_name: str, net: nn.Module
+    arrays: Mapping[str, np.ndarray[Any, Any] | Tensor], kind: str, net_name: str, net: Net
 ) -> Import:
     """Assign the tensors of `arrays` to those of `net`; nothing is copied into `net`.
 
@@ -110,13 +108,14 @@ def to_net(
     Raises:
         InputError: unknown kind, or one that cannot hold such a net.
     """
-    check_kind(kind, net_name)
+    check_kind(kind, net_name, net)
     own = net.state_dict()
     state: dict[str, Tensor] = {}
     origin: dict[str, str] = {}
     left_over, refused = [], []
     for name, value in arrays.items():
-        target, shown = _target(name, kind, net_name), printable(name)
+        target = _target(name, net) if kind.startswith("tensorflow") else name
+        shown = printable(name)
         if target not in own:
             left_over.append(name)
             continue
@@ -150,50 +149,34 @@ def is_timctho(names: Mapping[str, Any]) -> bool:
     return any(re.search(r"(^|/)sub_stages/sub_", name) for name in names)
 
 
-def check_kind(kind: str, net_name: str) -> None:
-    """Raises InputError unless files of `kind` can hold the net called `net_name`."""
+def check_kind(kind: str, net_name: str, net: Net) -> None:
+    """Raises InputError unless files of `kind` can hold `net`, which is called `net_name`."""
     if kind not in KINDS:
         raise InputError(f"unknown kind of weights {kind!r}; there are: {', '.join(KINDS)}")
-    if not net_name.startswith(KINDS[kind]):
-        those = ", ".join(f"{start}*" for start in KINDS[kind])
-        raise InputError(f"files of kind {kind} hold no {net_name!r} (but {those})")
+    if kind not in net.foreign:
+        others = " or ".join(net.foreign) or "none"
+        raise InputError(f"files of kind {kind} hold no {net_name!r} (kinds that do: {others})")
 
 
-def _target(name: str, kind: str, net_name: str) -> str | None:
-    """Our name for the file's `name`, which need not exist in the net; None if it has none."""
-    if not kind.startswith("tensorflow"):
-        return name
+def _target(name: str, net: Net) -> str | None:
+    """Our name for TensorFlow's `name`, which need not exist in `net`; None if it has none."""
     parts = name.removesuffix(":0").split("/")
     if len(parts) < 2 or parts[-1] not in _PARAMETERS:
         return None
     if any(_OPTIMIZERS.match(part) for part in parts):
         return None
-    layer, scope = parts[-2], parts[-3] if len(parts) > 2 else ""
+    layer, place = parts[-2], "/".join(parts[-3:-1])
     # psycharo's two nets share layer names; one file may hold both.
     if any(part in _PSYCHARO for part in parts):
-        wanted = "PersonNet" if net_name == "cpm-person" else "PoseNet"
-        if wanted not in parts:
+        person = isinstance(net, CPM) and not net.variant.background
+        if _PSYCHARO[not person] not in parts:
             return None
-    elif timcthos := _timctho(scope, layer, hand=net_name.startswith("cpm-hand")):
-        layer = timcthos
+    elif place in _TIMCTHO:
+        body, hand = _TIMCTHO[place]
+        layer = body if hasattr(net, body) else hand
+    elif middle := re.fullmatch(r"stage_(\d+)/mid_conv([1-7])", place):
+        layer = f"Mconv{middle[2]}_stage{middle[1]}"
     return f"{layer}.{_PARAMETERS[parts[-1]]}"
-
-
-def _timctho(scope: str, layer: str, *, hand: bool) -> str | None:
-    """Our layer for one of timctho's, or None."""
-    if scope == "sub_stages":
-        if layer == "sub_stage_img_feature":
-            return "conv5_3_CPM" if hand else "conv4_7_CPM"
-        number = re.fullmatch(r"sub_conv(\d{1,2})", layer)
-        if number and 1 <= int(number[1]) <= len(_BODY):
-            return (_HAND if hand else _BODY)[int(number[1]) - 1]
-        return None
-    if scope == "stage_1":
-        first = {"conv1": "conv6_1_CPM", "stage_heatmap": "conv6_2_CPM"}
-        if layer in first:
-            return first[layer] if hand else first[layer].replace("conv6", "conv5")
-    stage, middle = re.fullmatch(r"stage_(\d+)", scope), re.fullmatch(r"mid_conv([1-7])", layer)
-    return f"Mconv{middle[1]}_stage{stage[1]}" if stage and middle else None
 
 
 def _tensor(value: np.ndarray[Any, Any] | Tensor, *, transposed: bool) -> Tensor:

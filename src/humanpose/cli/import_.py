@@ -72,9 +72,8 @@ def import_weights(
     if channels not in (None, "rgb", "bgr"):
         raise InputError(f"--channels {channels}: write rgb or bgr")
     prepare_output(output, force=force)
-    if net not in nets.NETS:
-        raise InputError(f"unknown network {net!r}; there are: {', '.join(sorted(nets.NETS))}")
-    mapping.check_kind(kind, net)
+    with torch.device("meta"):  # only its kinds are needed
+        mapping.check_kind(kind, net, nets.create(net))
     arrays = mapping.read_foreign(kind, file)
     psycharo = kind.startswith("tensorflow") and not mapping.is_timctho(arrays)
     given = {name: value for name, value in asdict(options).items() if value is not None}
