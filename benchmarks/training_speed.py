@@ -35,7 +35,7 @@ from torch.utils.data import DataLoader
 from humanpose import nets
 from humanpose.data.pose import worker_init
 from humanpose.lab.packing import PackRecipe, build
-from humanpose.train.config import load_recipe
+from humanpose.train.config import Recipe, load_yaml
 from humanpose.train.logging import CURVE, curve
 from humanpose.train.loop import fit
 
@@ -122,7 +122,7 @@ def our_round(pack: Path, batch: int, steps: int, precision: str, compiled: bool
     dataset = ours(pack)
     torch.manual_seed(0)
     net: nn.Module = nets.create("hrnet-w32", joints=16)
-    recipe = load_recipe(RECIPE).model_copy(
+    recipe = load_yaml(RECIPE, (), Recipe).model_copy(
         update={
             "epochs": None, "samples": batch * steps, "schedule": "constant", "drops": [],
             "batch": batch, "workers": 2, "log_every": 1, "loggers": ["csv"],

@@ -26,9 +26,9 @@ CEILINGS = {
     "nets": 1647,
     "checkpoints": 1383,
     "data": 2864,
-    "train": 1350,
+    "train": 1332,
     "evaluate": 2362,
-    "export": 605,
+    "export": 599,
     "lab": 2012,
     "cli": 2723,
 }

@@ -14,7 +14,7 @@ from humanpose.errors import InputError
 from humanpose.lab.training import network_of, skeleton_of
 from humanpose.nets.hrnet import HRNet
 from humanpose.skeleton import BODY19, COCO17, LSP14, Skeleton
-from humanpose.train.config import Recipe, load_recipe
+from humanpose.train.config import Recipe, load_yaml
 from humanpose.train.optim import optimizer_of, rate_share, set_rates
 from humanpose.types import Sample
 
@@ -38,7 +38,7 @@ def sample(skeleton: Skeleton) -> Sample:
 
 def test_rates_follow_names_biases_and_the_schedule():
     """CPM's layers: later stages four times, biases twice, biases do not decay (prototxt)."""
-    plan = load_recipe(ROOT / "recipes" / "cpm_mpii_lsp.yaml")
+    plan = load_yaml(ROOT / "recipes" / "cpm_mpii_lsp.yaml", (), Recipe)
     net = nets.create("cpm-vgg", joints=14)
     optimizer = optimizer_of(plan, net)
     assert set_rates(optimizer, plan, 0) == 8e-5
@@ -61,7 +61,7 @@ def test_rates_follow_names_biases_and_the_schedule():
 
 
 def test_epochs_are_counted_in_the_data_sets_size():
-    plan = load_recipe(ROOT / "recipes" / "hrnet_w32_mpii.yaml").sized(22_246)
+    plan = load_yaml(ROOT / "recipes" / "hrnet_w32_mpii.yaml", (), Recipe).sized(22_246)
     assert plan.samples == 210 * 22_246 and plan.validate_every == 22_246
     at = [170 * 22_246 // 128, 200 * 22_246 // 128]
     assert [rate_share(plan, step) for step in (0, at[0], at[0] + 1, at[1] + 1)] == pytest.approx(
@@ -81,7 +81,7 @@ TRAININGS = [p for p in sorted((ROOT / "recipes").glob("*.yaml")) if "\ntask:" i
 
 @pytest.mark.parametrize("path", TRAININGS, ids=lambda p: p.stem)
 def test_every_recipe_is_valid_and_names_its_own_command(path):
-    plan = load_recipe(path).sized(22_246)
+    plan = load_yaml(path, (), Recipe).sized(22_246)
     with torch.device("meta"):
         net = nets.create(plan.net, **plan.options)
     assert plan.steps > 0 and len(optimizer_of(plan, net).param_groups) >= 1
@@ -105,7 +105,7 @@ def test_every_recipe_is_valid_and_names_its_own_command(path):
 )
 def test_a_wrong_recipe_says_what_is_wrong(changes, message):
     with pytest.raises(InputError, match=message):
-        load_recipe(ROOT / "recipes" / "lite.yaml", changes)
+        load_yaml(ROOT / "recipes" / "lite.yaml", changes, Recipe)
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def test_joints_must_be_named_where_sets_differ():
 
 def test_a_reference_net_is_described_as_its_authors_had_it():
     sets = {"coco": [sample(COCO17)]}
-    net, spec = network_of(load_recipe(ROOT / "recipes" / "hrnet_w32_coco.yaml"), sets)
+    net, spec = network_of(load_yaml(ROOT / "recipes" / "hrnet_w32_coco.yaml", (), Recipe), sets)
     assert spec.mean == pytest.approx((123.675, 116.28, 103.53)) and spec.decode == "quarter"
     assert spec.input == (192, 256) and spec.grid == "corner" and spec.data == ("coco",)
     assert spec.options == {"joints": 17} and isinstance(net, HRNet)
@@ -173,15 +173,15 @@ def test_a_reference_net_is_described_as_its_authors_had_it():
 
 
 def test_set_changes_a_nested_value():
-    plan = load_recipe(ROOT / "recipes" / "lite.yaml", ("augment.flip=0.25", "samples=64"))
+    plan = load_yaml(ROOT / "recipes" / "lite.yaml", ("augment.flip=0.25", "samples=64"), Recipe)
     assert plan.augment.flip == 0.25 and plan.steps == 2
 
 
 def test_unreadable_recipes_are_named(tmp_path):
     with pytest.raises(InputError, match=r"gone\.yaml: cannot be read"):
-        load_recipe(tmp_path / "gone.yaml")
+        load_yaml(tmp_path / "gone.yaml", (), Recipe)
     bad = tmp_path / "bad.yaml"
     for text in ("a: [", "just words", "\x00"):
         bad.write_text(text)
         with pytest.raises(InputError, match=r"bad\.yaml"):
-            load_recipe(bad)
+            load_yaml(bad, (), Recipe)

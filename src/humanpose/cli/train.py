@@ -43,10 +43,10 @@ def train(
     """Train a network from a recipe; continue from the folder's checkpoint if there is one."""
     with needs_extra("train", "torch"):
         from humanpose.lab import training
-        from humanpose.train.config import load_recipe
+        from humanpose.train.config import Recipe, load_yaml
         from humanpose.train.distributed import Place
 
-    plan = load_recipe(recipe, tuple(changes or ()))
+    plan = load_yaml(recipe, tuple(changes or ()), Recipe)
     if data:
         plan = plan.model_copy(update={"data": data})
     folder = output or Path("runs") / recipe.stem

@@ -8,6 +8,7 @@ import math
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -155,10 +156,9 @@ def _lowered(draft: Path, graph: onnx.ModelProto, spec: ModelSpec, lower: Lower)
     return spec
 
 
-def _loaded(path: Path, precision: str) -> runtime.Runtime:
-    return runtime.load(path, InferenceOptions(runtime="openvino", precision=precision, cache=""))[
-        0
-    ]
+def _loaded(path: Path, precision: str, backend: str = "openvino") -> runtime.Runtime:
+    options = InferenceOptions(runtime=backend, precision=precision, cache="")
+    return runtime.load(path, options)[0]
 
 
 def _write(path: Path, graph: onnx.ModelProto, spec: ModelSpec) -> None:
@@ -228,19 +228,13 @@ def _halved(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _ways(path: Path, spec: ModelSpec) -> list[runtime.Runtime]:
     """Load `path` in every back-end and precision that runs here, float32 OpenVINO first."""
+    ways = [("openvino", "float32"), ("onnxruntime", "float32")]
+    if spec.precision != "int8":  # there it would only be the precision of the rest
+        ways.append(("openvino", "bf16"))
     found: list[runtime.Runtime] = []
-    for backend, precision in (
-        ("openvino", "float32"),
-        ("onnxruntime", "float32"),
-        ("openvino", "bf16"),
-    ):
-        if spec.precision == "int8" and precision == "bf16":  # the rest of an INT8 network
-            continue
-        try:
-            settings = InferenceOptions(runtime=backend, precision=precision, cache="")
-            found.append(runtime.load(path, settings)[0])
-        except HumanPoseError:  # not installed, or not on this CPU
-            continue
+    for backend, precision in ways:
+        with suppress(HumanPoseError):  # not installed, or not on this CPU
+            found.append(_loaded(path, precision, backend))
     return found
 
 

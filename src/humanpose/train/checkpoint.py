@@ -51,8 +51,7 @@ class Run:
 
 def save(folder: Path, run: Run, recipe: Recipe) -> None:
     """Write the state of `run` to `folder`; the one before it is kept too."""
-    tensors: dict[str, Tensor] = {}
-    tensors |= {f"net/{name}": value for name, value in run.net.state_dict().items()}
+    tensors = {f"net/{name}": value for name, value in run.net.state_dict().items()}
     if run.ema is not run.net:
         tensors |= {f"ema/{name}": value for name, value in run.ema.state_dict().items()}
     for index, slots in run.optimizer.state_dict()["state"].items():

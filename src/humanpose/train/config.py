@@ -180,11 +180,6 @@ def validate(recipe: Recipe, net: Net, spec: ModelSpec) -> None:
         )
 
 
-def load_recipe(path: Path, changes: tuple[str, ...] = ()) -> Recipe:
-    """The training recipe at `path`, see `load_yaml`."""
-    return load_yaml(path, changes, Recipe)
-
-
 def load_yaml(path: Path, changes: tuple[str, ...], kind: type[Model]) -> Model:
     """The recipe of a `kind` at `path` with `changes` such as "augment.flip=0" applied.
 

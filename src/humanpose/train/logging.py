@@ -140,12 +140,6 @@ def end(fabric: Fabric, status: str) -> None:
         logger.finalize(status)
 
 
-def flush(fabric: Fabric) -> None:
-    """Write what was noted: before a checkpoint, or a kill between them would leave a gap."""
-    for logger in fabric.loggers:
-        logger.save()
-
-
 def log_picture(fabric: Fabric, folder: Path, image: U8, step: int) -> None:
     """Save `image` (H, W, 3) RGB in the run's folder and give it to the loggers that show some."""
     save_image(folder / "pictures" / f"{step:07d}.jpg", image)

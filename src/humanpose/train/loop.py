@@ -117,7 +117,8 @@ def fit(
         done = _ended(recipe, run)
         if time.monotonic() - saved > recipe.checkpoint_every or done:
             if fabric.is_global_zero:
-                logging.flush(fabric)
+                for logger in fabric.loggers:  # first, or a kill would leave a gap in the curve
+                    logger.save()
                 checkpoint.save(folder, run, recipe)
             saved = time.monotonic()
         if done:

@@ -31,7 +31,8 @@ def optimizer_of(recipe: Recipe, net: nn.Module) -> torch.optim.Optimizer:
 def _groups(recipe: Recipe, net: nn.Module) -> list[dict[str, Any]]:
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in net.named_parameters():
-        peak, decay = recipe.lr * _factor(recipe, name), recipe.weight_decay
+        factor = next((rate for glob, rate in recipe.rates.items() if fnmatch(name, glob)), 1.0)
+        peak, decay = recipe.lr * factor, recipe.weight_decay
         if recipe.backbone_lr and name.startswith("backbone."):
             peak = recipe.backbone_lr
         if name.endswith(".bias"):
@@ -41,10 +42,6 @@ def _groups(recipe: Recipe, net: nn.Module) -> list[dict[str, Any]]:
     usual = (recipe.lr, recipe.weight_decay)  # first: its rate is the one that is logged
     ordered = sorted(groups.items(), key=lambda item: item[0] != usual)
     return [{"params": p, "peak": peak, "weight_decay": decay} for (peak, decay), p in ordered]
-
-
-def _factor(recipe: Recipe, name: str) -> float:
-    return next((rate for glob, rate in recipe.rates.items() if fnmatch(name, glob)), 1.0)
 
 
 def set_rates(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int) -> float:

@@ -58,15 +58,11 @@ class Order:
                 order = np.random.default_rng((self.recipe.seed, epoch)).permutation(self.size)
                 shuffled = epoch
             whole = order[place * batch : (place + 1) * batch]
-            size = self._size(step)
+            size: tuple[int, ...] = ()
+            if self.recipe.sizes:
+                lot = np.random.default_rng((self.recipe.seed, _LOT, step))
+                size = (int(lot.integers(len(self.recipe.sizes))),)
             yield [(epoch, int(i), *size) for i in whole[self.part]]
-
-    def _size(self, step: int) -> tuple[int, ...]:
-        """Return (index into `sizes`,) of the batch of `step`; () if the recipe has no `sizes`."""
-        if not self.recipe.sizes:
-            return ()
-        lot = np.random.default_rng((self.recipe.seed, _LOT, step))
-        return (int(lot.integers(len(self.recipe.sizes))),)
 
     def __len__(self) -> int:
         return self.recipe.steps - self.first_step
