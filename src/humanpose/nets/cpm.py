@@ -10,7 +10,7 @@ Source: Wei et al. 2016, "Convolutional Pose Machines", and the prototxt files o
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from humanpose.errors import InputError
-from humanpose.nets.network import IMPORTED, Net, Options, usual_skeleton
+from humanpose.nets.network import IMPORTED, Net, Options, initialise, usual_skeleton
 from humanpose.skeleton import CPM14, Skeleton
 from humanpose.spec import ModelSpec
 
@@ -43,7 +43,7 @@ _REFINE_VGG: Steps = (*(f"Mconv{i} 7 128" for i in range(1, 6)), "Mconv6 1 128",
 
 
 def _wide(stage: int) -> Steps:
-    """The 9x9 trunk of the release's first nets, which stages 1 and 2 each have of their own."""
+    """Return the 9x9 trunk of the release's first nets; stages 1 and 2 each have one."""
     return tuple(step for i in (1, 2, 3) for step in (f"conv{i}_stage{stage} 9 128", "pool3"))
 
 
@@ -85,10 +85,6 @@ _CENTERMAP = Variant(
     order=("feature", "belief", "centre"),
     own_trunk=True,
 )  # fmt: skip
-_FLIC = Variant(
-    _CENTERMAP.features, _CENTERMAP.first, _CENTERMAP.refine, _CENTERMAP.order,
-    joints=9, stages=4, own_trunk=True,
-)  # fmt: skip
 _BODY_FIRST: Steps = ("conv5_1_CPM 1 512", "conv5_2_CPM 1 0")
 _HAND_FIRST: Steps = ("conv6_1_CPM 1 512", "conv6_2_CPM 1 0")
 _BELIEF_FIRST = ("belief", "feature", "centre")
@@ -97,7 +93,7 @@ _HAND_S4: Steps = _HAND[:5] + _HAND[6:]  # without the second pool
 VARIANTS: dict[str, Variant] = {
     "cpm-centermap": _CENTERMAP,
     "cpm-vgg": Variant(_BODY, _BODY_FIRST, _REFINE_VGG, _BELIEF_FIRST),
-    "cpm-flic": _FLIC,
+    "cpm-flic": replace(_CENTERMAP, joints=9, stages=4),
     "cpm-person": Variant(
         _PERSON, _HAND_FIRST, _REFINE_VGG, ("belief", "feature"),
         joints=1, background=False, stages=4,
@@ -130,7 +126,7 @@ _STARTS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def centre_map(width: int, height: int, *, sigma: float = 21.0) -> Tensor:
-    """(1, 1, height, width) Gaussian at (width / 2, height / 2), as the release's Python demo.
+    """Make a Gaussian (1, 1, height, width) at (width / 2, height / 2), as the release's demo.
 
     The exported graph makes it anew for the size it is given: `int` would freeze that.
     """
@@ -194,7 +190,7 @@ class CPM(Net):
             self._add(self._refinement(stage), sum(channels[part] for part in variant.order))
 
     def forward(self, image: Tensor, centre: Tensor | None = None) -> list[Tensor]:
-        """Belief maps of every stage, each (N, maps, h, w).
+        """Return the belief maps of every stage, each (N, maps, h, w).
 
         Args:
             image: (N, 3, H, W), BGR / 256 - 0.5.
@@ -272,9 +268,7 @@ class CPM(Net):
             name, kernel, width = step.split()
             outputs = max(1, round(int(width) * self.width)) if int(width) else self.maps
             conv = nn.Conv2d(channels, outputs, int(kernel), padding=int(kernel) // 2)
-            self._start(conv.weight)
-            assert conv.bias is not None
-            nn.init.zeros_(conv.bias)
+            initialise(conv, self._start)
             self.add_module(name, conv)
             channels = outputs
         return channels

@@ -13,13 +13,14 @@ Megvii-BaseDetection/YOLOX (Apache-2.0).
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from humanpose.errors import InputError
-from humanpose.nets.network import Net, Options
+from humanpose.nets.network import Net, Options, initialise
 from humanpose.skeleton import BODY19, Skeleton
 from humanpose.spec import ModelSpec
 
@@ -45,7 +46,7 @@ class Unit(nn.Sequential):
 
 
 def _separable(inputs: int, outputs: int, *, stride: int = 1) -> nn.Sequential:
-    """A 3x3 of each channel, then a 1x1 of all."""
+    """Make a 3x3 of each channel, then a 1x1 of all."""
     return nn.Sequential(
         Unit(inputs, inputs, 3, stride=stride, groups=inputs), Unit(inputs, outputs, 1)
     )
@@ -143,7 +144,7 @@ class Head(nn.Module):
         self.object_out = nn.Conv2d(_HEAD, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, h x w, 6): x, y, log width, log height in cells, objectness and class logits."""
+        """Return (N, h x w, 6): x, y, log width, log height in cells, object and class logits."""
         x = self.into(x)
         place = self.place(x)
         out = [self.box_out(place), self.object_out(place), self.kind_out(self.kind(x))]
@@ -169,11 +170,7 @@ class PersonNet(Net):
         if activation == "hardswish":
             for unit in [part for part in self.modules() if isinstance(part, Unit)]:
                 unit[1] = nn.Hardswish(inplace=True)
-        for part in self.modules():
-            if isinstance(part, nn.Conv2d):
-                nn.init.kaiming_normal_(part.weight, mode="fan_in", nonlinearity="relu")
-                assert part.bias is not None
-                nn.init.zeros_(part.bias)
+        initialise(self, partial(nn.init.kaiming_normal_, mode="fan_in", nonlinearity="relu"))
         for head in self.heads:
             assert isinstance(head, Head)
             for out in (head.kind_out, head.object_out):
@@ -181,7 +178,7 @@ class PersonNet(Net):
                 nn.init.constant_(out.bias, _PRIOR_LOGIT)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """Guesses about a normalised image (N, 3, H, W), sides multiples of 32.
+        """Return guesses about a normalised image (N, 3, H, W), sides multiples of 32.
 
         Returns:
             box (N, A, 4): middle x, y, width, height, input pixels, finest grid first;
@@ -233,7 +230,7 @@ class PersonNet(Net):
 
 
 def cells(height: int, width: int, device: torch.device) -> Tensor:
-    """(height x width, 2) column and row of each cell, row by row."""
+    """Return (height x width, 2): column and row of each cell, row by row."""
     columns = torch.arange(width, device=device, dtype=torch.float32).repeat(height)
     rows = torch.arange(height, device=device, dtype=torch.float32).repeat_interleave(width)
     return torch.stack([columns, rows], 1)

@@ -112,7 +112,7 @@ class HourglassNet(Net):
         return maps
 
     def forward(self, image: Tensor) -> Tensor:
-        """Heat maps of the last stack."""
+        """Return the heat maps of the last stack."""
         return self.trained_maps(image)[-1]
 
     def spec(self, name: str, net: str, options: Options, skeleton: Skeleton | None) -> ModelSpec:

@@ -8,14 +8,13 @@ Estimation"; `lib/models/pose_hrnet.py` of leoxiaobin/deep-high-resolution-net.p
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from humanpose.errors import InputError
-from humanpose.nets.network import Net, Options, topdown_spec
+from humanpose.nets.network import GAUSSIAN, KAIMING, Net, Options, initialise, topdown_spec
 from humanpose.skeleton import Skeleton
 from humanpose.spec import ModelSpec
 
@@ -28,12 +27,12 @@ INITS = ("official", "kaiming", "fixup")
 
 
 @dataclass(frozen=True, slots=True)
-class _Parts:
-    """Choices of the ablations: normalisation, activation, and biases."""
+class Parts:
+    """Choices of the ablations: normalisation, activation, and biases; the official ones."""
 
-    norm: str
-    activation: str
-    bias: bool
+    norm: str = "batch"
+    activation: str = "relu"
+    bias: bool = False
 
     def conv(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
         return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=self.bias)
@@ -50,64 +49,47 @@ class _Parts:
         return nn.ReLU() if self.activation == "relu" else nn.Identity()
 
     def unit(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> list[nn.Module]:
-        """Convolution and normalisation."""
+        """Make a convolution and its normalisation."""
         return [self.conv(inputs, outputs, kernel, stride), self.normed(outputs)]
 
 
-class _Residual(nn.Module):
-    """Shared by both kinds of block: branch plus shortcut, then the activation."""
-
-    downsample: nn.Module | None
-    relu: nn.Module
-
-    def branch(self, x: Tensor) -> Tensor:
-        """Return the residual, to be added to the shortcut."""
-        raise NotImplementedError
-
-    def forward(self, x: Tensor) -> Tensor:
-        short = x if self.downsample is None else self.downsample(x)
-        out: Tensor = self.relu(self.branch(x) + short)
-        return out
-
-
-class BasicBlock(_Residual):
+class BasicBlock(nn.Module):
     """Two 3x3 convolutions beside the identity."""
 
-    def __init__(self, channels: int, parts: _Parts) -> None:
+    def __init__(self, channels: int, parts: Parts) -> None:
         super().__init__()
         self.conv1 = parts.conv(channels, channels, 3)
         self.bn1 = parts.normed(channels)
         self.relu = parts.act()
         self.conv2 = parts.conv(channels, channels, 3)
         self.bn2 = parts.normed(channels)
-        self.downsample = None
 
-    def branch(self, x: Tensor) -> Tensor:
-        """Both convolutions."""
-        out: Tensor = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+    def forward(self, x: Tensor) -> Tensor:
+        added = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        out: Tensor = self.relu(added + x)
         return out
 
 
-class Bottleneck(_Residual):
-    """1x1, 3x3, 1x1 beside the identity; four times as many channels come out as go through."""
+class Bottleneck(nn.Module):
+    """1x1, 3x3 with the stride, 1x1 beside the identity; 4 x `planes` channels come out."""
 
-    def __init__(self, inputs: int, planes: int, parts: _Parts) -> None:
+    def __init__(self, inputs: int, planes: int, parts: Parts, stride: int = 1) -> None:
         super().__init__()
         self.conv1 = parts.conv(inputs, planes, 1)
         self.bn1 = parts.normed(planes)
-        self.conv2 = parts.conv(planes, planes, 3)
+        self.conv2 = parts.conv(planes, planes, 3, stride)
         self.bn2 = parts.normed(planes)
         self.conv3 = parts.conv(planes, 4 * planes, 1)
         self.bn3 = parts.normed(4 * planes)
         self.relu = parts.act()
-        same = inputs == 4 * planes
-        self.downsample = None if same else nn.Sequential(*parts.unit(inputs, 4 * planes, 1))
+        self.downsample: nn.Module | None = None
+        if stride > 1 or inputs != 4 * planes:
+            self.downsample = nn.Sequential(*parts.unit(inputs, 4 * planes, 1, stride))
 
-    def branch(self, x: Tensor) -> Tensor:
-        """The three convolutions."""
-        x = self.relu(self.bn1(self.conv1(x)))
-        x = self.relu(self.bn2(self.conv2(x)))
-        out: Tensor = self.bn3(self.conv3(x))
+    def forward(self, x: Tensor) -> Tensor:
+        added = self.relu(self.bn1(self.conv1(x)))
+        added = self.bn3(self.conv3(self.relu(self.bn2(self.conv2(added)))))
+        out: Tensor = self.relu(added + (x if self.downsample is None else self.downsample(x)))
         return out
 
 
@@ -120,7 +102,7 @@ class Exchange(nn.Module):
         parts: normalisation, activation, biases.
     """
 
-    def __init__(self, widths: tuple[int, ...], outputs: int, parts: _Parts) -> None:
+    def __init__(self, widths: tuple[int, ...], outputs: int, parts: Parts) -> None:
         super().__init__()
         self.branches = nn.ModuleList(
             nn.Sequential(*(BasicBlock(width, parts) for _ in range(_BLOCKS))) for width in widths
@@ -144,8 +126,8 @@ class Exchange(nn.Module):
         return fused
 
 
-def _route(source: int, target: int, widths: tuple[int, ...], parts: _Parts) -> nn.Module:
-    """From branch `source` to branch `target`: up by nearest, down by strided convolutions."""
+def _route(source: int, target: int, widths: tuple[int, ...], parts: Parts) -> nn.Module:
+    """Lead branch `source` to branch `target`: up by nearest, down by strided convolutions."""
     if source == target:
         return nn.Identity()
     if source > target:
@@ -191,7 +173,7 @@ class HRNet(Net):
                 raise InputError(f"hrnet: {value!r} is not one of {', '.join(known)}")
         # The official net's convolutions have no bias, and the ablation only took BN away; a
         # repaired start without normalisation needs them.
-        parts = _Parts(norm, activation, bias=norm == "none" and init != "official")
+        parts = Parts(norm, activation, bias=norm == "none" and init != "official")
         widths = tuple(width * 2**i for i in range(4))
         self.conv1 = parts.conv(3, 64, 3, 2)
         self.bn1 = parts.normed(64)
@@ -207,10 +189,15 @@ class HRNet(Net):
         self.transition3 = _transition(widths[:3], widths, parts)
         self.stage4 = _stage(widths, _MODULES[2], parts, last=1)
         self.final_layer = nn.Conv2d(width, joints, 1)
-        _INITIALISE[init](self)
+        initialise(self, GAUSSIAN if init == "official" else KAIMING)
+        if init != "official":
+            # Heat maps are nearly everywhere 0: maps of size 1 would have to be unlearned first.
+            initialise(self.final_layer, GAUSSIAN)
+        if init == "fixup":
+            _fixup(self)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Heat maps (N, joints, H/4, W/4) of a normalised image (N, 3, H, W)."""
+        """Return heat maps (N, joints, H/4, W/4) of a normalised image (N, 3, H, W)."""
         if any(side % 32 for side in image.shape[2:]):
             raise InputError(f"hrnet: input {tuple(image.shape[2:])} must be multiples of 32")
         x = self.relu(self.bn1(self.conv1(image)))
@@ -227,13 +214,13 @@ class HRNet(Net):
 
 
 def _stage(
-    widths: tuple[int, ...], modules: int, parts: _Parts, *, last: int | None = None
+    widths: tuple[int, ...], modules: int, parts: Parts, *, last: int | None = None
 ) -> nn.Sequential:
     outputs = [len(widths)] * (modules - 1) + [last or len(widths)]
     return nn.Sequential(*(Exchange(widths, n, parts) for n in outputs))
 
 
-def _transition(before: tuple[int, ...], after: tuple[int, ...], parts: _Parts) -> nn.ModuleList:
+def _transition(before: tuple[int, ...], after: tuple[int, ...], parts: Parts) -> nn.ModuleList:
     """Bring branches to the next stage's widths, and make its new branch from the coarsest."""
     routes: list[nn.Module] = []
     for i, width in enumerate(after):
@@ -255,31 +242,12 @@ def _apply(transition: nn.ModuleList, features: list[Tensor]) -> list[Tensor]:
     ]
 
 
-def _official(net: nn.Module) -> None:
-    for part in net.modules():
-        if isinstance(part, nn.Conv2d):
-            nn.init.normal_(part.weight, std=0.001)
-            if part.bias is not None:
-                nn.init.zeros_(part.bias)
-
-
-def _kaiming(net: nn.Module) -> None:
-    for part in net.modules():
-        if isinstance(part, nn.Conv2d):
-            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
-            if part.bias is not None:
-                nn.init.zeros_(part.bias)
-    # Heat maps are nearly everywhere 0: a net that begins with maps of size 1 unlearns them first.
-    assert isinstance(net.final_layer, nn.Module)
-    _official(net.final_layer)
-
-
 @torch.no_grad()
-def _fixup(net: nn.Module) -> None:
-    _kaiming(net)
-    depth = sum(isinstance(part, _Residual) for part in net.modules())
+def _fixup(net: HRNet) -> None:
+    """Let what is added to a shortcut begin at zero."""
+    depth = sum(isinstance(part, BasicBlock | Bottleneck) for part in net.modules())
     for part in net.modules():
-        if isinstance(part, _Residual):
+        if isinstance(part, BasicBlock | Bottleneck):
             _silence([conv for conv in part.children() if isinstance(conv, nn.Conv2d)], depth)
         # Where resolutions meet, a map's own branch is the shortcut and the others are added.
         elif isinstance(part, Exchange):
@@ -295,10 +263,3 @@ def _silence(branch: list[nn.Conv2d], depth: int) -> None:
     for i, conv in enumerate(branch, 1):
         # m convolutions in a branch, L branches: L ** (-1 / (2 m - 2)).
         conv.weight.mul_(0.0 if i == len(branch) else depth ** (-1 / (2 * len(branch) - 2)))
-
-
-_INITIALISE: dict[str, Callable[[nn.Module], None]] = {
-    "official": _official,
-    "kaiming": _kaiming,
-    "fixup": _fixup,
-}

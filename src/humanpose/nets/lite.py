@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from humanpose.errors import InputError
-from humanpose.nets.network import Net, Options
+from humanpose.nets.network import KAIMING, Net, Options, initialise
 from humanpose.skeleton import BODY19, Skeleton
 from humanpose.spec import ModelSpec
 
@@ -29,6 +29,7 @@ M = TypeVar("M", bound=nn.Module)
 NORMS = ("none", "batch")
 PYRAMID = (24, 32, 64)  # channels of MoveNet's at strides 4, 8, 16, at any width of the backbone
 _JOINTS = 19
+_HEAD = 96  # channels of the head
 _SWEEPS = 30  # of `equalize`
 # expansion, channels at width 1, repeats, stride
 _STAGES = (
@@ -88,19 +89,17 @@ class MobileNetV2(nn.Module):
     """Features at strides 4, 8, 16 and 32.
 
     Args:
-        tail: keep the 320- and 1280-channel end; without it stride 32 has 160 channels and the
-            net 0.9 M parameters less.
         width: of the layers; the 1280 channels of the end stay.
     """
 
-    def __init__(self, *, tail: bool = True, width: float = 1.0) -> None:
+    def __init__(self, width: float) -> None:
         super().__init__()
         channels = make_divisible(32, width)
         self.stem = SameConv(3, channels, 3, stride=2)
         blocks: list[nn.Module] = []
         taps = []  # index of the last block before each halving of the resolution
         tapped = []
-        for expansion, base, repeats, first_stride in _STAGES if tail else _STAGES[:-1]:
+        for expansion, base, repeats, first_stride in _STAGES:
             for i in range(repeats):
                 stride = first_stride if i == 0 else 1
                 outputs = make_divisible(base, width)
@@ -112,8 +111,8 @@ class MobileNetV2(nn.Module):
                 tapped.append(channels)
         self.blocks = nn.ModuleList(blocks)
         self.taps = tuple(taps)
-        self.head = SameConv(channels, 1280, 1) if tail else None
-        self.widths = (*tapped, 1280 if tail else channels)
+        self.head = SameConv(channels, 1280, 1)
+        self.widths = (*tapped, 1280)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         x = F.relu6(self.stem(x))
@@ -122,8 +121,7 @@ class MobileNetV2(nn.Module):
             x = block(x)
             if i in self.taps:
                 features.append(x)
-        features.append(x if self.head is None else F.relu6(self.head(x)))
-        return features
+        return [*features, F.relu6(self.head(x))]
 
 
 class Separable(nn.Module):
@@ -171,12 +169,12 @@ class Pyramid(nn.Module):
 
 
 class Head(nn.Module):
-    """Separable convolution to `hidden` channels, then 1x1 to `outputs`."""
+    """Separable convolution, then 1x1 to `outputs`."""
 
-    def __init__(self, inputs: int, outputs: int, *, hidden: int = 96) -> None:
+    def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.separable = Separable(inputs, hidden)
-        self.out = SameConv(hidden, outputs, 1)
+        self.separable = Separable(inputs, _HEAD)
+        self.out = SameConv(_HEAD, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.out(self.separable(x))
@@ -184,20 +182,11 @@ class Head(nn.Module):
 
 
 def normalise(module: nn.Module) -> None:
-    """Batch normalisation after every convolution, which then needs no bias."""
+    """Add batch normalisation after every convolution, which then needs no bias."""
     for part in module.modules():
         if isinstance(part, SameConv):
             part.norm = nn.BatchNorm2d(part.conv.out_channels)
             part.conv.register_parameter("bias", None)
-
-
-def initialise(module: nn.Module) -> None:
-    """He initialisation of every convolution, biases zero."""
-    for part in module.modules():
-        if isinstance(part, nn.Conv2d):
-            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
-            assert part.bias is not None  # every convolution of this family has one
-            nn.init.zeros_(part.bias)
 
 
 class Lite(Net):
@@ -232,21 +221,21 @@ class Lite(Net):
         if norm not in NORMS:
             raise InputError(f"norm {norm!r} is not one of {', '.join(NORMS)}")
         self.norm = norm
-        self.backbone = MobileNetV2(width=width)
+        self.backbone = MobileNetV2(width)
         self.pyramid = Pyramid(self.backbone.widths, pyramid)
         self.maps = Head(self.pyramid.width, joints)
-        initialise(self)
+        initialise(self, KAIMING)
         if norm == "batch":
             for part in (self.backbone, self.pyramid, self.maps.separable):
                 normalise(part)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits (N, J, H/4, W/4) of a normalised image (N, 3, H, W)."""
+        """Return logits (N, J, H/4, W/4) of a normalised image (N, 3, H, W)."""
         logits: Tensor = self.maps(self.pyramid(self.backbone(image)))
         return logits
 
     def outputs(self, image: Tensor) -> dict[str, Tensor]:
-        """Output of the exported graph: `maps` in [0, 1], see `likelihood`."""
+        """Return the output of the exported graph: `maps` in [0, 1], see `likelihood`."""
         return {"maps": likelihood(self(image))}
 
     def prepare(self) -> None:
@@ -261,7 +250,7 @@ class Lite(Net):
 
 
 def likelihood(logits: Tensor) -> Tensor:
-    """Maps whose shape is the soft-max's and whose height is the joint's score.
+    """Return maps whose shape is the soft-max's and whose height is the joint's score.
 
     exp(logit - peak) keeps a Gaussian a Gaussian, so that a sub-pixel step on the log map is
     exact; sigmoid(peak) is the trained probability that the peak is the joint.
@@ -295,7 +284,7 @@ def equalize(net: Lite) -> None:
 
 
 def _streams(net: Lite) -> list[tuple[list[nn.Conv2d], list[nn.Conv2d]]]:
-    """(convolutions whose results are added up, convolutions that take the sum) of all `net`."""
+    """Return (convolutions whose results are added up, those that take the sum) of all `net`."""
     backbone = net.backbone
     laterals = _all(SameConv, net.pyramid.laterals)
     tapped = dict(zip(reversed(backbone.taps), laterals, strict=True))
@@ -312,7 +301,6 @@ def _streams(net: Lite) -> list[tuple[list[nn.Conv2d], list[nn.Conv2d]]]:
             found[-1][1].append(after.expand.conv)
         if i in tapped:
             found[-1][1].append(tapped[i].conv)
-    assert backbone.head is not None
     found[-1][1].append(backbone.head.conv)
     smooths = _all(Separable, net.pyramid.smooths)
     found.append(([net.pyramid.top.conv, laterals[0].conv], [smooths[0].depthwise.conv]))
@@ -330,6 +318,6 @@ def _all(kind: type[M], modules: nn.ModuleList) -> list[M]:
 
 
 def _size(conv: nn.Conv2d) -> float:
-    """Logarithm of the root mean square of the weights times the root of their inputs' number."""
+    """Return the log of the weights' root mean square times the root of their inputs' number."""
     weight = conv.weight
     return 0.5 * math.log(weight.detach().square().mean().item() * weight[0].numel())

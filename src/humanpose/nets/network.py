@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,6 +18,9 @@ IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 IMPORTED = {"weights": "those of the imported file"}  # licence of a reference network
 
+# How the weights of a convolution start; `initialise` takes them.
+GAUSSIAN = partial(nn.init.normal_, std=0.001)  # HRNet's and SimpleBaseline's
+KAIMING = partial(nn.init.kaiming_normal_, mode="fan_out", nonlinearity="relu")
 
 Options = dict[str, Any]  # of `nets.create`
 
@@ -93,6 +98,15 @@ def topdown_spec(
     }
     skeleton = skeleton or usual_skeleton(net, options["joints"])
     return ModelSpec(name, "pose", net, options, skeleton, **(usual | values))
+
+
+def initialise(net: nn.Module, start: Callable[[Tensor], object]) -> None:
+    """Start the weights of every convolution by `start`, its biases at zero."""
+    for part in net.modules():
+        if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
+            start(part.weight)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
 
 
 def usual_skeleton(net: str, joints: int) -> Skeleton:

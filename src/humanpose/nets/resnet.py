@@ -9,35 +9,13 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from humanpose.nets.network import Net, Options, topdown_spec
+from humanpose.nets.hrnet import Bottleneck, Parts
+from humanpose.nets.network import GAUSSIAN, Net, Options, initialise, topdown_spec
 from humanpose.skeleton import Skeleton
 from humanpose.spec import ModelSpec
 
 _DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 _UP_CHANNELS = 256
-
-
-class Bottleneck(nn.Module):
-    """1x1, 3x3 with the stride, 1x1 beside the identity."""
-
-    def __init__(self, inputs: int, planes: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, planes, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(planes)
-        self.conv2 = nn.Conv2d(planes, planes, 3, stride, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(planes)
-        self.conv3 = nn.Conv2d(planes, 4 * planes, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(4 * planes)
-        self.downsample: nn.Module | None = None
-        if stride > 1 or inputs != 4 * planes:
-            short = nn.Conv2d(inputs, 4 * planes, 1, stride, bias=False)
-            self.downsample = nn.Sequential(short, nn.BatchNorm2d(4 * planes))
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.bn1(self.conv1(x)))
-        out = F.relu(self.bn2(self.conv2(out)))
-        out = self.bn3(self.conv3(out))
-        return F.relu(out + (x if self.downsample is None else self.downsample(x)))
 
 
 class PoseResNet(Net):
@@ -56,13 +34,14 @@ class PoseResNet(Net):
 
     def __init__(self, depth: int, joints: int = 17) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
+        parts = Parts()
+        self.conv1 = parts.conv(3, 64, 7, 2)
+        self.bn1 = parts.normed(64)
         channels = 64
         for i, blocks in enumerate(_DEPTHS[depth]):
             planes, layer = 64 * 2**i, nn.Sequential()
             for k in range(blocks):
-                layer.append(Bottleneck(channels, planes, 2 if i > 0 and k == 0 else 1))
+                layer.append(Bottleneck(channels, planes, parts, 2 if i > 0 and k == 0 else 1))
                 channels = 4 * planes
             self.add_module(f"layer{i + 1}", layer)
         up: list[nn.Module] = []
@@ -73,14 +52,10 @@ class PoseResNet(Net):
         self.deconv_layers = nn.Sequential(*up)
         self.final_layer = nn.Conv2d(channels, joints, 1)
         # The official start without an ImageNet file; with one, the rest is loaded over it.
-        for part in self.modules():
-            if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
-                nn.init.normal_(part.weight, std=0.001)
-                if part.bias is not None:
-                    nn.init.zeros_(part.bias)
+        initialise(self, GAUSSIAN)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Heat maps (N, joints, H/4, W/4) of a normalised image (N, 3, H, W)."""
+        """Return heat maps (N, joints, H/4, W/4) of a normalised image (N, 3, H, W)."""
         x = F.max_pool2d(F.relu(self.bn1(self.conv1(image))), 3, 2, 1)
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = layer(x)
