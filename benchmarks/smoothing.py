@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from humanpose import PoseEstimator
-from humanpose.infer.smooth import Kalman, OneEuro, Rts, Smoothing, smoothed
+from humanpose.infer.options import Kalman, OneEuro, Rts, Smoothing
+from humanpose.infer.smooth import smoothed
 from humanpose.skeleton import BODY19
 from humanpose.types import F32, F64, Frame, Person
 

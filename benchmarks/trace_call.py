@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
+from inspect import CO_OPTIMIZED
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,14 +26,17 @@ ROOT = Path(humanpose.__file__).parent
 def walk(call: Callable[[], object]) -> list[tuple[str, str]]:
     """(file, function) of every function of humanpose that `call` enters, in all threads.
 
-    Module bodies, comprehensions and lambdas are no functions of their own.
+    Comprehensions and lambdas are no functions of their own. Bodies of modules and classes, which
+    run once when a module is imported, are none either.
     """
     entered: list[tuple[str, str]] = []
 
     def note(frame: FrameType, event: str, _: Any) -> None:
         code = frame.f_code
-        if event == "call" and code.co_filename.startswith(str(ROOT)) and code.co_name[0] != "<":
-            entered.append((str(Path(code.co_filename).relative_to(ROOT)), code.co_name))
+        if event == "call" and code.co_flags & CO_OPTIMIZED and code.co_name[0] != "<":
+            file = Path(code.co_filename)
+            if file.is_relative_to(ROOT):
+                entered.append((str(file.relative_to(ROOT)), code.co_name))
 
     threading.setprofile(note)
     sys.setprofile(note)

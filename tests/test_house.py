@@ -19,11 +19,11 @@ DOCS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 
 # Lines that each room may have (`wc -l`). A ceiling may be lowered, or moved to another room.
 CEILINGS = {
-    "api": 286,
+    "api": 280,
     "ground": 2249,
-    "infer": 2249,
-    "media": 2034,
-    "nets": 1647,
+    "infer": 2224,
+    "media": 1997,
+    "nets": 1576,
     "checkpoints": 1383,
     "data": 2864,
     "train": 1332,

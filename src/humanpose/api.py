@@ -14,16 +14,16 @@ import numpy as np
 from humanpose import files, results
 from humanpose.errors import DeviceError, InputError, MissingExtraError
 from humanpose.images import load_image
-from humanpose.infer import runtime, smooth
+from humanpose.infer import runtime
 from humanpose.infer.detector import Detector
 from humanpose.infer.hands import HandFinder
-from humanpose.infer.options import InferenceOptions
+from humanpose.infer.options import InferenceOptions, Smoothing, TrackingOptions, described
 from humanpose.infer.profile import DETECTOR, HANDS, POSE, SMOOTHING, WAITING, Profile
-from humanpose.infer.smooth import Smoothing
+from humanpose.infer.smooth import smoothed
 from humanpose.infer.stream import Source
 from humanpose.infer.stream import results as results_of
 from humanpose.infer.topdown import TopDown
-from humanpose.infer.track import TrackingOptions, VideoTracker
+from humanpose.infer.track import VideoTracker
 from humanpose.media.sources import open_source
 from humanpose.skeleton import Skeleton
 from humanpose.spec import ModelSpec
@@ -75,7 +75,7 @@ class PoseEstimator:
             person = self._timed(load_detector(options, pose[1]), DETECTOR)
             detector = Detector(*person, threshold=options.detector_score)
         self.finder = TopDown(*pose, options, detector)
-        self._hands = None
+        self._hands: Callable[[Frame], Frame] = lambda frame: frame
         if options.hands is not None:
             hand = load_model(options.hands, options, helper=True)
             self._hands = HandFinder(TopDown(*self._timed(hand, HANDS)))
@@ -88,7 +88,7 @@ class PoseEstimator:
     def __call__(
         self, picture: str | Path | bytes | Image | np.ndarray[Any, Any], *, channels: str = "rgb"
     ) -> Frame:
-        """People in one picture.
+        """Find the people in one picture.
 
         Args:
             picture: path, file content, PIL picture, or an array (H, W, 3) uint8.
@@ -109,7 +109,7 @@ class PoseEstimator:
         smoothing: str | Smoothing = "auto",
         detect_every: int = 1,
     ) -> Iterator[Frame]:
-        """Frames of what moves with their people, in order; constant memory.
+        """Yield the frames of what moves with their people, in order, at constant memory.
 
         Reading runs ahead in a thread of its own. Times are the container's; of a camera or stream
         come the newest frames, and what there was no time for is left out.
@@ -118,7 +118,7 @@ class PoseEstimator:
             source: a video file, or what else `media.sources.open_source` knows.
             track: number the people.
             smoothing: "none", "kalman", "one-euro", "rts" (each frame comes a second late) or
-                settings of `infer.smooth`; "auto" = kalman for live sources, none for files.
+                settings of `infer.options`; "auto" = kalman for live sources, none for files.
             detect_every: frames from one call of the detector to the next; between them
                 boxes come from the last pose.
         """
@@ -129,32 +129,27 @@ class PoseEstimator:
     def follow(
         self, source: Source, following: TrackingOptions = TrackingOptions()
     ) -> Generator[Frame, None, None]:
-        """The frames of `source` with their people: of a file all, of a camera the newest."""
+        """Yield frames of `source` with their people: of a file all, of a camera the newest."""
         work = self.follower(following.detect_every) if following.track else self.process
         with closing(results_of(source, work, self._profile)) as frames:
             method, profile = following.method(live=source.live), self._profile
-            if method is None:
-                yield from frames
-            elif profile is None:
-                yield from smooth.smoothed(frames, method)
+            if profile is None or method is None:
+                yield from smoothed(frames, method)
             else:
                 due = profile.timed(frames, WAITING)
-                yield from profile.timed(smooth.smoothed(due, method), SMOOTHING)
+                yield from profile.timed(smoothed(due, method), SMOOTHING)
 
     def follower(self, detect_every: int = 1) -> Callable[[Frame], Frame]:
-        """Like `process`, for frames one after another: people keep their numbers."""
+        """Return a `process` for frames one after another: people keep their numbers."""
         follower = VideoTracker(self.finder, every=detect_every)
-        return lambda frame: self._with_hands(follower(frame))
+        return lambda frame: self._hands(follower(frame))
 
     def process(self, frame: Frame) -> Frame:
-        """`frame` with the people found in it."""
-        return self._with_hands(dataclasses.replace(frame, people=self.finder.find(frame.image)))
-
-    def _with_hands(self, frame: Frame) -> Frame:
-        return frame if self._hands is None else self._hands(frame)
+        """Return `frame` with the people found in it."""
+        return self._hands(dataclasses.replace(frame, people=self.finder.find(frame.image)))
 
     def estimate(self, rgb: U8, boxes: F32) -> tuple[Person, ...]:
-        """One Person per given box, same order.
+        """Find one Person per given box, same order.
 
         Args:
             rgb: (H, W, 3) uint8.
@@ -164,10 +159,9 @@ class PoseEstimator:
 
     def header(self, source: str, smoothing: Smoothing | None = None) -> dict[str, Any]:
         """Return the first line of a result record about `source`."""
-        how = None if smoothing is None else smooth.described(smoothing)
         fields = dataclasses.asdict(self._options)
         options = {k: str(v) if isinstance(v, Path) else v for k, v in fields.items()}
-        return results.header(self.skeleton, self._models, source, how, options)
+        return results.header(self.skeleton, self._models, source, described(smoothing), options)
 
     @functools.cached_property
     def _models(self) -> list[dict[str, Any]]:
@@ -185,7 +179,7 @@ class PoseEstimator:
         ]
 
     def _timed(self, network: Network, phase: str) -> tuple[runtime.Runtime, ModelSpec]:
-        """`network`, noted for `header`, with its runs counted as `phase` if there is a profile."""
+        """Note `network` for `header`; return it, with its runs counted as `phase` if profiled."""
         self._networks.append(network)
         loaded, spec, _ = network
         return loaded if self._profile is None else self._profile.runtime(loaded, phase), spec
@@ -198,7 +192,7 @@ def load_model(
     *,
     helper: bool = False,
 ) -> Network:
-    """A network by built-in name or file (.onnx; .safetensors with [train]), ready to run.
+    """Load a network by built-in name or file (.onnx; .safetensors with [train]), ready to run.
 
     Args:
         model: name or file.
@@ -217,7 +211,7 @@ def load_model(
 
 
 def load_detector(options: InferenceOptions, beside: ModelSpec) -> Network:
-    """The detector of `options`, ready to run `beside` their pose network."""
+    """Load the detector of `options`, ready to run `beside` their pose network."""
     side = options.detector_size
     if side is None and options.detector == "person":
         side = beside.detector_size or None

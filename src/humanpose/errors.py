@@ -73,5 +73,5 @@ def require(module: str, extra: str) -> None:
 
 
 def printable(text: str, length: int = 80) -> str:
-    """The beginning of a foreign text, fit for one line of a message."""
+    """Return the beginning of a foreign text, fit for one line of a message."""
     return "".join(c if c.isprintable() else "?" for c in text[:length])

@@ -205,22 +205,22 @@ def skeleton_of(head: Record) -> Skeleton:
 
 def people_of(record: Record, skeleton: Skeleton) -> tuple[Person, ...]:
     """Return the people of a frame's record: the inverse of `Frame.to_dict` but for rounding."""
-    return tuple(_person(person, skeleton) for person in record["people"])
-
-
-def _person(record: Record, skeleton: Skeleton) -> Person:
     gap = [math.nan, math.nan, 0.0]
-    rows = np.array([joint or gap for joint in record["joints"]], np.float32).reshape(-1, 3)
-    raw = record.get("raw")
-    return Person(
-        joints=rows[:, :2],
-        scores=rows[:, 2],
-        box=np.array(record.get("box") or [math.nan] * 4, np.float32),
-        score=float(record["score"]),
-        track=record.get("track"),
-        skeleton=skeleton,
-        raw=None if raw is None else np.array([xy or gap[:2] for xy in raw], np.float32),
-    )
+    people = []
+    for person in record["people"]:
+        rows = np.array([joint or gap for joint in person["joints"]], np.float32).reshape(-1, 3)
+        raw = person.get("raw")
+        found = Person(
+            joints=rows[:, :2],
+            scores=rows[:, 2],
+            box=np.array(person.get("box") or [math.nan] * 4, np.float32),
+            score=float(person["score"]),
+            track=person.get("track"),
+            skeleton=skeleton,
+            raw=None if raw is None else np.array([xy or gap[:2] for xy in raw], np.float32),
+        )
+        people.append(found)
+    return tuple(people)
 
 
 class ImageIds:

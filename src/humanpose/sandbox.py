@@ -33,7 +33,7 @@ _OVERTIME = int(getattr(signal, "SIGXCPU", 0))
 def parse(
     parser: Callable[[str], Arrays], path: Path, *, memory: int = 2 << 30, timeout: float = 120.0
 ) -> Arrays:
-    """`parser(str(path))` run in a child process.
+    """Return `parser(str(path))`, run in a child process.
 
     Args:
         parser: module-level function that returns named plain arrays (no objects).

@@ -101,18 +101,18 @@ class ModelSpec:
 
     @property
     def flip_index(self) -> list[int]:
-        """Map that holds each map's mirror image; the background is its own."""
+        """Return the map that holds each map's mirror image; the background is its own."""
         index = [int(i) for i in self.skeleton.flip_index]
         return [*index, len(index)] if self.background else index
 
     def to_json(self) -> str:
-        """One line of JSON; `from_json` reads it back."""
+        """Return one line of JSON; `from_json` reads it back."""
         value = asdict(replace(self)) | {"format": FORMAT, "skeleton": self.skeleton.to_dict()}
         return json.dumps(value, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str, *, origin: str = "spec") -> ModelSpec:
-        """The spec that `to_json` wrote, of this format or of the one before it.
+        """Read the spec that `to_json` wrote, of this format or of the one before it.
 
         Raises:
             FormatError: naming `origin`, if `text` is not such a spec.

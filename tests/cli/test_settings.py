@@ -9,8 +9,7 @@ from humanpose.cli.live.settings import LiveOptions, choices, load_options
 from humanpose.cli.options import changed, fields_of
 from humanpose.draw import VIEWS
 from humanpose.errors import InputError
-from humanpose.infer.options import BACKENDS, PRECISIONS
-from humanpose.infer.smooth import METHODS
+from humanpose.infer.options import BACKENDS, METHODS, PRECISIONS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 

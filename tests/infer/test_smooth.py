@@ -7,7 +7,8 @@ import pytest
 
 from humanpose.errors import InputError
 from humanpose.infer import smooth
-from humanpose.infer.smooth import Kalman, OneEuro, Rts, Smoother, smoothed
+from humanpose.infer.options import Kalman, OneEuro, Rts, TrackingOptions, described
+from humanpose.infer.smooth import Smoother, smoothed
 from humanpose.skeleton import BODY19
 from humanpose.types import Frame, Person
 
@@ -330,12 +331,12 @@ def test_people_are_steadied_each_by_themselves(smoothing):
 
 
 def test_methods_are_named_and_described():
-    assert smooth.method("none") is None and smooth.described(None) is None
-    assert smooth.described(smooth.method("rts")) == {
+    assert TrackingOptions(smoothing="none").method(live=True) is None and described(None) is None
+    assert described(TrackingOptions(smoothing="rts").method(live=False)) == {
         "method": "rts", "noise": 0.005, "agility": 2.0, "hold": 0.3, "lag": 1.0
     }  # fmt: skip
-    assert smooth.described(Kalman(compat="2018"))["compat"] == "2018"
+    assert described(Kalman(compat="2018"))["compat"] == "2018"
     with pytest.raises(InputError, match="smoothing 'average': choose from none, kalman"):
-        smooth.method("average")
+        TrackingOptions(smoothing="average")
     with pytest.raises(InputError, match="is '2018', not '2017'"):
         Kalman(compat="2017")

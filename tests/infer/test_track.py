@@ -7,8 +7,9 @@ import pytest
 
 from humanpose import PoseEstimator
 from humanpose.errors import InputError
-from humanpose.infer.smooth import Kalman, smoothed
-from humanpose.infer.track import Tracker, TrackingOptions
+from humanpose.infer.options import Kalman, TrackingOptions
+from humanpose.infer.smooth import smoothed
+from humanpose.infer.track import Tracker
 from humanpose.skeleton import BODY19, LSP14
 from humanpose.types import Frame, Person
 

@@ -15,7 +15,7 @@ from makers.media import PICTURE, RATE, film, heard, times, write
 from humanpose.cli.options import changed
 from humanpose.cli.predict import Prediction, PredictOptions
 from humanpose.infer.stream import results
-from humanpose.media.sinks import _sound
+from humanpose.media.sinks import sound
 from humanpose.media.sinks.video import VideoSink
 from humanpose.media.sources import find_inputs
 from humanpose.media.sources.video import VideoSource
@@ -247,7 +247,7 @@ def test_a_sound_that_breaks_off_keeps_the_video(
                 raise ValueError("Frame does not match AudioResampler setup.")
             yield from stream.encode(frame)
 
-    monkeypatch.setattr(_sound, "_encoded", breaking)
+    monkeypatch.setattr(sound, "_encoded", breaking)
     (line,) = write(tmp_path / "a.mp4", film(tmp_path / "a.mkv", "pcm_s16le"))
     assert line.startswith("a.mkv: sound ends at 0.9 s (Frame does not match")
     assert abs(heard(tmp_path / "a.mp4")[1] - 1) < 0.1

@@ -18,8 +18,7 @@ from humanpose.draw import DrawStyle, draw_people
 from humanpose.errors import InputError, OutputError
 from humanpose.images import load_image, save_image
 from humanpose.media.sinks import video as sinks_video
-from humanpose.media.sinks.formats import FORMATS, RECORDS, record_path
-from humanpose.media.sinks.record import RecordSink
+from humanpose.media.sinks.record import FORMATS, RECORDS, RecordSink, record_path
 from humanpose.media.sinks.video import VideoSink
 from humanpose.media.sources.video import VideoSource
 from humanpose.results import people_of, read_records

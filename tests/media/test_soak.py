@@ -50,7 +50,7 @@ class Finder:
 
 class Whole(PoseEstimator):
     def __init__(self):
-        self.finder, self._hands, self._profile = Finder(), None, None
+        self.finder, self._hands, self._profile = Finder(), lambda frame: frame, None
         self._networks, self._options = [], InferenceOptions()
 
 kinds = "video,jsonl,csv,json,coco,trc"

@@ -31,7 +31,7 @@ def convert(
 
     A record whose writer was killed ends with the last whole frame; a line says so.
     """
-    from humanpose.media.sinks.formats import FORMATS, prepare_record
+    from humanpose.media.sinks.record import FORMATS, prepare_record
     from humanpose.results import read_records
 
     names = names_in("--save", save, FORMATS)

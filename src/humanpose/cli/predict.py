@@ -26,12 +26,10 @@ from humanpose.draw import WITH_MAPS, DrawStyle, draw_heat
 from humanpose.errors import EXIT_SKIPPED, InputError, OutputError
 from humanpose.files import prepare_output
 from humanpose.images import load_image, save_image
-from humanpose.infer.options import InferenceOptions
+from humanpose.infer.options import InferenceOptions, Smoothing, TrackingOptions
 from humanpose.infer.profile import READING, WAITING, WRITING, Profile
 from humanpose.infer.stream import overlapped
-from humanpose.infer.track import TrackingOptions
-from humanpose.media.sinks.formats import RECORDS, record_path
-from humanpose.media.sinks.record import RecordSink
+from humanpose.media.sinks.record import RECORDS, RecordSink, record_path
 from humanpose.media.sources import InputItem, find_inputs, open_source
 from humanpose.media.sources.source import without_password
 from humanpose.types import Frame, option
@@ -40,7 +38,6 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from humanpose.api import PoseEstimator
-    from humanpose.infer.smooth import Smoothing
 
 T = TypeVar("T")
 _DRAWN = ("image", "video", "heatmaps")

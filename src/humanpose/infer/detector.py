@@ -40,7 +40,7 @@ class Detector:
         self.threshold = spec.threshold if threshold is None else threshold
 
     def detect(self, image: U8, threshold: float | None = None) -> tuple[F32, F32]:
-        """Boxes (N, 4) in picture pixels and scores (N,) in [0, 1], best first.
+        """Find boxes (N, 4) in picture pixels and their scores (N,) in [0, 1], best first.
 
         Args:
             image: (H, W, 3) RGB.
@@ -51,7 +51,7 @@ class Detector:
         return find(image, threshold)
 
     def _boxes(self, image: U8, threshold: float) -> tuple[F32, F32]:
-        """Boxes as our own net gives them, with their sizes."""
+        """Return boxes as our own net gives them, with their sizes."""
         size = (image.shape[1], image.shape[0])
         least = fitting(size, self.spec.input, self.spec.multiple_of)
         crop = crop_of_picture(size, least, centre=self.spec.crop_centre)
@@ -64,7 +64,7 @@ class Detector:
         return boxes[kept], scores[kept]
 
     def _peaks(self, image: U8, threshold: float) -> tuple[F32, F32]:
-        """Squares around the peaks of CPM's person map, and the map's values there."""
+        """Return squares around the peaks of CPM's person map, and the map's values there."""
         spec = self.spec
         height, width = image.shape[:2]
         crop = crop_of_height((width, height), spec.input[1], spec.multiple_of)
@@ -79,7 +79,7 @@ class Detector:
 
 
 def fitting(picture: tuple[int, int], largest: tuple[int, int], multiple: int) -> tuple[int, int]:
-    """Input (width, height) for a whole `picture`, as large in it as in `largest` but less padded.
+    """Return an input (width, height) for a whole `picture`, as large as in `largest`, less padded.
 
     In steps of `multiple`: a runtime prepares itself for each shape that comes. The picture gets up
     to a twentieth smaller where that saves padding, of a small input a sixth of its time.
@@ -93,7 +93,7 @@ def fitting(picture: tuple[int, int], largest: tuple[int, int], multiple: int) -
 
 
 def _side(need: int, most: int, multiple: int) -> int:
-    """A side of `most` less some steps of `multiple` for `need` pixels, or a little fewer."""
+    """Return `most` less some steps of `multiple`: a side for `need` pixels, or a little fewer."""
     padded = max(multiple, most - max(0, most - need) // multiple * multiple)
     fewer = padded - multiple
     enough = fewer >= max(multiple, _LEAST_SHARE * need)
@@ -101,7 +101,7 @@ def _side(need: int, most: int, multiple: int) -> int:
 
 
 def read_peaks(person: F32, threshold: float) -> tuple[F32, F32]:
-    """Peaks (N, 2), x then y, of a person map (h, w), and their values (N,), best first.
+    """Return peaks (N, 2), x then y, of a person map (h, w) and their values (N,), best first.
 
     A peak equals the maximum of its 3x3 neighbourhood and is above `threshold`; cells of equal
     value that touch are one peak, at their middle.
@@ -115,14 +115,14 @@ def read_peaks(person: F32, threshold: float) -> tuple[F32, F32]:
 
 
 def read_boxes(found: F32, threshold: float) -> tuple[F32, F32]:
-    """Boxes (N, 4) and scores (N,), best first, of the guesses (A, 5) that reach `threshold`."""
+    """Return boxes (N, 4) and scores (N,), best first, of guesses (A, 5) that reach `threshold`."""
     found = found[found[:, 4] >= threshold]
     best = np.argsort(-found[:, 4], kind="stable")[:_MOST_GUESSES]
     return found[best, :4], found[best, 4]
 
 
 def _in_picture(boxes: F32, crop: Crop, size: tuple[int, int]) -> F32:
-    """Boxes of the crop carried into the picture and cut at its edges."""
+    """Carry boxes of the crop into the picture and cut them at its edges."""
     corners = boxes.reshape(-1, 2, 2).cumsum(1)  # x, y, then with width and height added
     corners = np.minimum(np.maximum(crop.to_picture(corners), 0), np.array(size, np.float32))
     corners[:, 1] -= corners[:, 0]

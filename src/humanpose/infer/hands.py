@@ -28,7 +28,7 @@ class HandFinder:
         self._estimator = estimator
 
     def __call__(self, frame: Frame) -> Frame:
-        """`frame` with the hands of its people, left and right of each in order."""
+        """Return `frame` with the hands of its people, left and right of each in order."""
         width = frame.image.shape[1]
         found: dict[tuple[int, str], Hand] = {}
         for side in ("left", "right"):
@@ -45,7 +45,7 @@ class HandFinder:
 
 
 def hand_boxes(people: Sequence[Person], side: str) -> tuple[list[int], F32]:
-    """Who of `people` shows the hand of that side, and squares (N, 4) around those hands.
+    """Return who of `people` shows the hand of that side, and squares (N, 4) around those hands.
 
     The middle lies beyond the wrist by a third of the forearm; the square is 0.75 of the forearm
     or of 0.9 of the upper arm, if that is longer.
@@ -73,7 +73,7 @@ def hand_boxes(people: Sequence[Person], side: str) -> tuple[list[int], F32]:
 
 
 def _mirrored(hand: Person, width: int) -> Person:
-    """`hand` of a picture mirrored at its middle; a hand's joints have no other side."""
+    """Mirror `hand` at the middle of its picture; a hand's joints have no other side."""
     joints = hand.joints * (-1, 1) + (width - 1, 0)
     box = hand.box * (-1, 1, 1, 1) + (width - 1 - hand.box[2], 0, 0, 0)
     return replace(hand, joints=joints.astype(np.float32), box=box.astype(np.float32))

@@ -1,14 +1,16 @@
-"""How networks run: the one list of inference options.
+"""How networks run, and how people are followed over time: the one list of both kinds of options.
 
 Python keywords, options of the commands, keys of settings files and controls of the live window
-are derived from the fields of `InferenceOptions` and their metadata (see `types.option`).
+are derived from the fields of the options classes and their metadata (see `types.option`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+from humanpose.errors import InputError
 from humanpose.heatmap import DECODERS
 from humanpose.infer.tta import TestTimeAugmentation
 from humanpose.types import check_options, option
@@ -92,3 +94,119 @@ class InferenceOptions:
         check_options(self)
         if self.tta is not None:
             TestTimeAugmentation.parse(self.tta)
+
+
+@dataclass(frozen=True, slots=True)
+class Kalman:
+    """Constant velocity, driven by white acceleration; no frame comes later.
+
+    Attributes:
+        noise: standard deviation of a joint of score 1, body sizes; that of a joint of score s is
+            noise / s^2. Body size = root of the box's area.
+        agility: how fast speeds change: their standard deviation after t seconds is
+            agility * sqrt(t) body sizes per second.
+        hold: seconds for which a joint that is not seen is predicted; then it is missing, and
+            where it is seen again the filter begins anew.
+        compat: "2018" for the filter of timctho's demo: one frame is one unit of time, noises are
+            in pixels, the state begins at 0, 0 as if that were certain, the prediction is shown.
+    """
+
+    noise: float = 0.005
+    agility: float = 1.0
+    hold: float = 0.3
+    compat: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.compat not in (None, "2018"):
+            raise InputError(f"compat of the Kalman filter is '2018', not {self.compat!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class OneEuro:
+    """Low-pass filter whose cut-off rises with the speed; scores do not weigh.
+
+    Attributes:
+        min_cutoff: Hz, of a joint at rest.
+        beta: Hz more for each body size per second.
+        speed_cutoff: Hz, of the speed itself.
+        hold: seconds for which a joint that is not seen stays where it was.
+
+    Source: Casiez, Roussel, Vogel: 1 Euro Filter, CHI 2012; the speed is that of the point, not
+    of each coordinate, so that the filter does not depend on the picture's axes.
+    """
+
+    min_cutoff: float = 1.0
+    beta: float = 25.0
+    speed_cutoff: float = 4.0
+    hold: float = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Rts:
+    """Kalman filter with a backward pass over later frames: smooth without lag, for files.
+
+    Attributes:
+        noise, agility: as in Kalman.
+        hold: as in Kalman; a shorter gap is bridged from both sides.
+        lag: seconds that every frame waits for what comes after it.
+
+    Source: Rauch, Tung, Striebel 1965, over a window that ends `lag` after the frame.
+    """
+
+    noise: float = 0.005
+    agility: float = 2.0
+    hold: float = 0.3
+    lag: float = 1.0
+
+
+Smoothing = Kalman | OneEuro | Rts
+METHODS: dict[str, Smoothing | None] = {
+    "none": None,
+    "kalman": Kalman(),
+    "one-euro": OneEuro(),
+    "rts": Rts(),
+}
+
+
+def described(smoothing: Smoothing | None) -> dict[str, Any] | None:
+    """Return name and settings for the header of a record."""
+    if smoothing is None:
+        return None
+    name = next(name for name, usual in METHODS.items() if type(usual) is type(smoothing))
+    return {"method": name, **asdict(smoothing)}
+
+
+@dataclass(frozen=True, slots=True)
+class TrackingOptions:
+    """Tracking options.
+
+    Raises:
+        InputError: if there is no such smoothing, or the values do not go together.
+    """
+
+    track: bool = option(True, "Number the people of a video.")
+    smoothing: str | Smoothing = option(
+        "auto",
+        "Smooth joints: none, kalman, one-euro, rts (best, files); auto = kalman where live.",
+        metavar="METHOD",
+    )
+    detect_every: int = option(
+        1, "Run the detector every N frames; boxes come from the last pose between.", min=1
+    )
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        wanted = self.smoothing != "auto" and self.method(live=False) is not None
+        if not self.track and (wanted or self.detect_every > 1):
+            raise InputError("smoothing and a resting detector need tracking")
+
+    def method(self, *, live: bool) -> Smoothing | None:
+        """Return the smoothing of a source, `live` or not; None = no smoothing."""
+        name = self.smoothing
+        if not isinstance(name, str):
+            return name
+        if name == "auto":
+            name = "kalman" if live and self.track else "none"
+        if name not in METHODS:
+            raise InputError(f"smoothing {name!r}: choose from {', '.join(METHODS)}")
+        return METHODS[name]

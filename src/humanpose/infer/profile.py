@@ -98,7 +98,7 @@ class Profile:
         self._open.since = now
 
     def table(self, frames: int) -> str:
-        """A line per phase, for a terminal: ms per frame and share of the whole time.
+        """Return a line per phase, for a terminal: ms per frame and share of the whole time.
 
         The threads work at the same time, so the shares of each of them make 100 %. `frames` were
         done, pictures among them.

@@ -6,7 +6,7 @@ import os
 import platform
 import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -38,12 +38,12 @@ class Runtime(Protocol):
     precision: str
 
     def run(self, crops: U8) -> dict[str, F32]:
-        """Outputs of RGB crops (N, H, W, 3) uint8."""
+        """Return the outputs of RGB crops (N, H, W, 3) uint8."""
         ...
 
 
 def installed() -> dict[str, Path]:
-    """Name -> path of every network that came with the package, in float32; presets too."""
+    """Return name -> path of every network that came with the package, in float32; presets too."""
     files = (path for path in sorted(FOLDER.glob("*.onnx")) if "." not in path.stem)
     found = {path.stem: path for path in files}
     presets = {name: found[weights] for name, (weights, _) in PRESETS.items() if weights in found}
@@ -51,7 +51,7 @@ def installed() -> dict[str, Path]:
 
 
 def weights_path(name: str) -> Path:
-    """Path of built-in weights, or of a file of one's own.
+    """Return the path of built-in weights, or of a file of one's own.
 
     Raises:
         InputError: if `name` is neither.
@@ -66,14 +66,14 @@ def weights_path(name: str) -> Path:
 
 
 def with_preset(name: str, spec: ModelSpec) -> ModelSpec:
-    """`spec` of the weights at `weights_path(name)`, changed as the preset `name` says, if any."""
+    """Return `spec`, of the weights at `weights_path(name)`, as the preset `name` changes it."""
     return replace(spec, name=name, tta=PRESETS[name][1]) if name in PRESETS else spec
 
 
 def load(
     path: Path, options: InferenceOptions = InferenceOptions(), size: Size = None
 ) -> tuple[Runtime, ModelSpec]:
-    """The network of an ONNX file made by `humanpose export`, ready to run at `spec.input`.
+    """Load an ONNX file made by `humanpose export`, to run at `spec.input`.
 
     Args:
         path: of the file.
@@ -109,12 +109,12 @@ def chosen(path: Path, options: InferenceOptions) -> Path:
 
 
 def is_int8(path: Path) -> bool:
-    """Whether a network's file is its INT8 form."""
+    """Return whether a network's file is its INT8 form."""
     return path.suffix == ".onnx" and read_spec(path).precision == "int8"
 
 
 def read_spec(path: Path) -> ModelSpec:
-    """The description inside an ONNX file, without loading the network to run it."""
+    """Read the description inside an ONNX file, without loading the network to run it."""
     return _read_openvino(path)[1]
 
 
@@ -136,7 +136,7 @@ def cache_folder(options: InferenceOptions) -> Path | None:
 
 
 def sized(spec: ModelSpec, size: Size, path: Path) -> ModelSpec:
-    """`spec` for an input of `size`, which may be a height alone.
+    """Return `spec` for an input of `size`, which may be a height alone.
 
     Raises:
         InputError: naming `path`, if the network cannot take that size.
@@ -156,6 +156,7 @@ def sized(spec: ModelSpec, size: Size, path: Path) -> ModelSpec:
     return replace(spec, input=size)
 
 
+@dataclass(slots=True, eq=False)
 class _OpenVino:
     """Compiled for the shape of its input when a batch of that shape first comes.
 
@@ -164,34 +165,25 @@ class _OpenVino:
     So do all widths of a network that sees the whole picture at one height.
     """
 
-    name = "openvino"
-
-    def __init__(
-        self,
-        compiled: Callable[[tuple[int, ...]], Any],
-        names: list[str],
-        precision: str,
-        *,
-        any_width: bool,
-    ) -> None:
-        self._compiled = compiled
-        self._names = names
-        self.precision = precision
-        self._any_width = any_width
-        self._calls: dict[tuple[int, ...], _Call] = {}
-        self._preparing = threading.Lock()  # all shapes are made of one model
+    compiled: Callable[[tuple[int, ...]], Any]
+    outputs: list[str]
+    precision: str
+    any_width: bool
+    name: str = "openvino"
+    calls: dict[tuple[int, ...], _Call] = field(default_factory=dict)
+    preparing: threading.Lock = field(default_factory=threading.Lock)  # shapes share one model
 
     def run(self, crops: U8) -> dict[str, F32]:
         found = self.ready(*crops.shape[:3]).run(crops)
-        return dict(zip(self._names, found, strict=True))
+        return dict(zip(self.outputs, found, strict=True))
 
     def ready(self, count: int, height: int, width: int) -> _Call:
         """Return the call for `count` crops of that size."""
-        shape = (count if count <= _FIXED else -1, height, -1 if self._any_width else width, 3)
-        with self._preparing:
-            if shape not in self._calls:
-                self._calls[shape] = _Call(self._compiled(shape))
-            return self._calls[shape]
+        shape = (count if count <= _FIXED else -1, height, -1 if self.any_width else width, 3)
+        with self.preparing:
+            if shape not in self.calls:
+                self.calls[shape] = _Call(self.compiled(shape))
+            return self.calls[shape]
 
 
 class _Call:
@@ -217,7 +209,7 @@ class _Call:
             self._into, self._found = into.data, [tensor.data for tensor in found]
 
     def run(self, crops: U8) -> list[F32]:
-        """Outputs of `crops`, in their order."""
+        """Return the outputs of `crops`, in their order."""
         import openvino as ov
 
         with self._busy:
@@ -268,7 +260,7 @@ def _load_openvino(path: Path, options: InferenceOptions, size: Size) -> tuple[R
                 f"{path.name}: OpenVINO cannot run it on {device} ({reason})"
             ) from error
 
-    loaded = _OpenVino(compiled, names, label, any_width=spec.crop == "picture-height")
+    loaded = _OpenVino(compiled, names, label, spec.crop == "picture-height")
     if spec.crop != "whole":  # whose shape follows the picture
         loaded.ready(1, spec.input[1], spec.input[0])
     return loaded, spec

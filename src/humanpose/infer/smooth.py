@@ -10,14 +10,14 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from humanpose.errors import InputError
 from humanpose.geometry import box_of_joints
+from humanpose.infer.options import Kalman, OneEuro, Rts, Smoothing
 from humanpose.skeleton import Skeleton
 from humanpose.types import F32, F64, Frame, Person
 
@@ -30,95 +30,6 @@ _FORGET = 10.0  # seconds after which the filter of a track that is gone is drop
 _MOST_FRAMES, _MOST_BYTES = 240, 1 << 29
 
 Bools = NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True)
-class Kalman:
-    """Constant velocity, driven by white acceleration; no frame comes later.
-
-    Attributes:
-        noise: standard deviation of a joint of score 1, body sizes; that of a joint of score s is
-            noise / s^2. Body size = root of the box's area.
-        agility: how fast speeds change: their standard deviation after t seconds is
-            agility * sqrt(t) body sizes per second.
-        hold: seconds for which a joint that is not seen is predicted; then it is missing, and
-            where it is seen again the filter begins anew.
-        compat: "2018" for the filter of timctho's demo: one frame is one unit of time, noises are
-            in pixels, the state begins at 0, 0 as if that were certain, the prediction is shown.
-    """
-
-    noise: float = 0.005
-    agility: float = 1.0
-    hold: float = 0.3
-    compat: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.compat not in (None, "2018"):
-            raise InputError(f"compat of the Kalman filter is '2018', not {self.compat!r}")
-
-
-@dataclass(frozen=True, slots=True)
-class OneEuro:
-    """Low-pass filter whose cut-off rises with the speed; scores do not weigh.
-
-    Attributes:
-        min_cutoff: Hz, of a joint at rest.
-        beta: Hz more for each body size per second.
-        speed_cutoff: Hz, of the speed itself.
-        hold: seconds for which a joint that is not seen stays where it was.
-
-    Source: Casiez, Roussel, Vogel: 1 Euro Filter, CHI 2012; the speed is that of the point, not
-    of each coordinate, so that the filter does not depend on the picture's axes.
-    """
-
-    min_cutoff: float = 1.0
-    beta: float = 25.0
-    speed_cutoff: float = 4.0
-    hold: float = 0.3
-
-
-@dataclass(frozen=True, slots=True)
-class Rts:
-    """Kalman filter with a backward pass over later frames: smooth without lag, for files.
-
-    Attributes:
-        noise, agility: as in Kalman.
-        hold: as in Kalman; a shorter gap is bridged from both sides.
-        lag: seconds that every frame waits for what comes after it.
-
-    Source: Rauch, Tung, Striebel 1965, over a window that ends `lag` after the frame.
-    """
-
-    noise: float = 0.005
-    agility: float = 2.0
-    hold: float = 0.3
-    lag: float = 1.0
-
-
-Smoothing = Kalman | OneEuro | Rts
-METHODS: dict[str, Smoothing | None] = {
-    "none": None,
-    "kalman": Kalman(),
-    "one-euro": OneEuro(),
-    "rts": Rts(),
-}
-_NAMES = {Kalman: "kalman", OneEuro: "one-euro", Rts: "rts"}
-
-
-def method(name: str) -> Smoothing | None:
-    """The smoothing of that name with its usual settings; None for "none".
-
-    Raises:
-        InputError: if there is none of that name.
-    """
-    if name not in METHODS:
-        raise InputError(f"smoothing {name!r}: choose from {', '.join(METHODS)}")
-    return METHODS[name]
-
-
-def described(smoothing: Smoothing | None) -> dict[str, Any] | None:
-    """Name and settings for the header of a record."""
-    return None if smoothing is None else {"method": _NAMES[type(smoothing)], **asdict(smoothing)}
 
 
 class Smoother:
@@ -199,7 +110,7 @@ class _Filter:
         self.seen = np.full(len(skeleton.joints), -math.inf)
 
     def update(self, person: Person, time: float) -> Person:
-        """`person` smoothed, from this measurement and those before."""
+        """Smooth `person`, from this measurement and those before."""
         if time < self.time:  # the source jumped back
             self.seen[:] = -math.inf
         # After more than `hold` every joint begins anew, however much more it was.
@@ -219,7 +130,7 @@ class _Filter:
     def advance(
         self, points: F64, scores: F32, step: float, measured: Bools, lost: Bools
     ) -> tuple[F64, Bools]:
-        """Steadied joints (J, 2), anything where missing, and whether each measurement is believed.
+        """Return joints (J, 2), anything where missing, and whether each measurement is believed.
 
         Args:
             points: (J, 2) measured places, picture pixels.
@@ -232,7 +143,7 @@ class _Filter:
 
 
 def _moved(person: Person, places: F64, known: Bools) -> Person:
-    """`person` with its joints at `places`, missing where not `known`; its own stay as raw."""
+    """Move joints to `places`, missing where not `known`; the measured ones stay as raw."""
     joints = np.where(known[:, None], places, np.nan).astype(np.float32)
     scores = np.where(known, person.scores, 0).astype(np.float32)
     return replace(person, joints=joints, scores=scores, raw=person.joints)
@@ -260,7 +171,7 @@ class _OneEuro(_Filter):
 
 
 def _share(cutoff: Any, step: float) -> Any:
-    """Weight of a new value in a first-order low-pass filter of `cutoff` Hz."""
+    """Return the weight of a new value in a first-order low-pass filter of `cutoff` Hz."""
     turn = 2 * math.pi * cutoff * step
     return turn / (turn + 1)
 
@@ -323,7 +234,7 @@ class _Kalman(_Filter):
         return mean[:, 0], measured & ~crossed
 
     def release(self, person: Person) -> Person:
-        """`person`, the earliest that was not released, smoothed with all later frames."""
+        """Smooth `person`, the earliest that was not released, with all later frames."""
         mean = self.steps[-1].mean
         for i in range(len(self.steps) - 1, 0, -1):
             later = self.steps[i]
@@ -350,13 +261,13 @@ def _ahead(step: float) -> F64:
 
 
 def _predicted(mean: F64, cov: F64, step: float, noise: F64) -> tuple[F64, F64]:
-    """State after `step` units of time, which add `noise` (2, 2)."""
+    """Predict the state after `step` units of time, which add `noise` (2, 2)."""
     ahead = _ahead(step)
     return ahead @ mean, ahead @ cov @ ahead.T + noise
 
 
 def _corrected(mean: F64, cov: F64, points: F64, variance: F64, use: Bools) -> tuple[F64, F64]:
-    """State with the measured `points` (J, 2) of `variance` (J,) taken in where `use` (J,)."""
+    """Take measured `points` (J, 2) of `variance` (J,) into the state where `use` (J,)."""
     gain = cov[:, :, 0] / (cov[:, 0, 0] + variance)[:, None]
     gain = np.where(use[:, None], gain, 0.0)
     off = points - mean[:, 0]

@@ -51,18 +51,14 @@ class Channel:
         return False
 
     def end(self, error: BaseException | None = None) -> None:
-        """The reader's loop ends after what was put before; `error` is raised there."""
+        """End the reader's loop after what was put before; `error` is raised there."""
         self.put(_End(error))
-
-    def leave(self) -> None:
-        """Nothing will be read any more; a waiting `put` comes back."""
-        self._left.set()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.leave()
+        self._left.set()  # a waiting `put` comes back
 
     def __iter__(self) -> Iterator[Any]:
         while not isinstance(item := self._waiting.get(), _End):
@@ -79,7 +75,7 @@ class _End:
 def ahead(
     items: Iterable[A], *, depth: int = _DEPTH, name: str = "ahead"
 ) -> Generator[A, None, None]:
-    """`items`, produced in a thread of their own; at most `depth` wait.
+    """Yield `items`, produced in a thread of their own; at most `depth` wait.
 
     An error in `items` is raised here. Leaving the loop early ends the thread before control
     returns; a source that blocks for ever inside a driver needs a time-out of its own.
@@ -110,7 +106,7 @@ def ahead(
 
 
 def overlapped(items: Iterable[A], work: Callable[[A], B]) -> Generator[B, None, None]:
-    """`map(work, items)` with reading, working and the caller's own loop in three threads."""
+    """Map `work` over `items`: reading, working and the caller's own loop in three threads."""
     return ahead(_mapped(ahead(items, name="reader"), work), name="worker")
 
 
@@ -230,14 +226,14 @@ class Live:
             self._changed.notify_all()
 
     def statistics(self) -> Statistics:
-        """Counts and rates as of now."""
+        """Return counts and rates as of now."""
         with self._changed:
             came, done = self._captures, self._results
             counts = came.count, done.count, self._dropped
             return Statistics(*counts, came.now(), done.now(), self._age)
 
     def follow(self) -> Channel:
-        """Every result from here on, in order, until the source ends: `with ... as frames: for`.
+        """Return every result from here on, in order, to its end: `with ... as frames: for`.
 
         For sinks. Who is slow to take them slows the inference and makes nothing older. What the
         source or `process` raises is raised in the loop.
@@ -334,7 +330,7 @@ class _Rate:
 def results(
     source: Source, process: Process, profile: Profile | None = None
 ) -> Generator[Frame, None, None]:
-    """Frames with their people: of a file every one, of a live source the newest each time."""
+    """Yield frames with their people: of a file every one, of a live source the newest."""
     frames: Iterable[Frame] = source
     if profile is not None:
         frames, process = profile.timed(source, READING), profile.function(process)

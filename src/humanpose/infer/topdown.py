@@ -47,7 +47,7 @@ class PeopleFinder(Protocol):
     def find(
         self, image: U8, expected: Sequence[Person] = (), detect: bool = True
     ) -> tuple[Person, ...]:
-        """People in `image`, best first.
+        """Find the people in `image`, best first.
 
         Args:
             image: (H, W, 3) RGB.
@@ -99,7 +99,7 @@ class TopDown:
     def find(
         self, image: U8, expected: Sequence[Person] = (), detect: bool = True
     ) -> tuple[Person, ...]:
-        """People in `image` (H, W, 3), best first: see `PeopleFinder`."""
+        """Find the people in `image` (H, W, 3), best first: see `PeopleFinder`."""
         if not detect:
             boxes = np.array([person.box for person in expected], np.float32)
             scores = np.array([person.score for person in expected], np.float32)
@@ -122,7 +122,7 @@ class TopDown:
         return self.estimate(image, boxes[kept], scores[kept])
 
     def estimate(self, image: U8, boxes: F32, box_scores: F32 | None = None) -> tuple[Person, ...]:
-        """One Person per box, in the order of `boxes`.
+        """Find one Person per box, in the order of `boxes`.
 
         Args:
             image: (H, W, 3) RGB.
@@ -179,7 +179,7 @@ class TopDown:
         ]
 
     def _augmentation(self) -> TestTimeAugmentation:
-        """The augmentation that is asked for, else the network's own.
+        """Return the augmentation that is asked for, else the network's own.
 
         Raises:
             InputError: if an upright crop is asked for that this network cannot have.
@@ -197,7 +197,7 @@ class TopDown:
         return replace(tta, upright=0.0)
 
     def _crop(self, box: F32, picture: tuple[int, int], zoom: float = 1.0) -> Crop:
-        """The crop of `box` in a `picture` (width, height), `zoom` times as large as usual."""
+        """Return the crop of `box` in a `picture` (width, height), `zoom` times the usual size."""
         spec = self.spec
         if self._by_height:
             middle = (float(box[0] + box[2] / 2), float(box[1] + box[3] / 2))
@@ -207,7 +207,7 @@ class TopDown:
         return crop_of_box(box, spec.input, context=context, centre=spec.crop_centre)
 
     def _maps(self, image: U8, crops: list[Crop]) -> F32:
-        """Maps (N, S, K, h, w) of the crops, without background.
+        """Return maps (N, S, K, h, w) of the crops, without background.
 
         S is 1 unless all stages were asked for and the network gives them.
         """
@@ -230,13 +230,13 @@ class TopDown:
         return maps[:, :, :-1] if spec.background else maps
 
     def _cells(self, crops: Sequence[Crop]) -> list[Crop]:
-        """Picture pixel -> heat-map cell, for the maps of `crops`."""
+        """Return picture pixel -> heat-map cell, for the maps of `crops`."""
         return [heatmap.cells_of(crop, self.spec.stride, self.spec.grid) for crop in crops]
 
     def _merged(
         self, maps: F32, cells: list[Crop], boxes: F32, picture: tuple[int, int]
     ) -> tuple[F32, list[Crop]]:
-        """Maps (N, S, K, h, w) of N boxes and where their cells lie, from those of all scales."""
+        """Merge the maps of all scales to (N, S, K, h, w) of N boxes, and return their cells."""
         scales = len(self._zooms)
         if self.options.compat == "matlab":
             targets = [Crop(np.eye(2, 3), picture) for _ in boxes]
@@ -250,7 +250,7 @@ class TopDown:
 
 
 def _halved(maps: F32) -> NDArray[np.float16]:
-    """Maps as float16; those of a network that has not been trained may exceed what it holds."""
+    """Return maps as float16; those of a network without training may exceed what it holds."""
     most = np.finfo(np.float16).max
     return np.clip(maps, -most, most).astype(np.float16)
 

@@ -11,14 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from humanpose.errors import InputError
 from humanpose.geometry import box_of_joints, iou, similarity
-from humanpose.infer import smooth
-from humanpose.infer.smooth import Smoothing
 from humanpose.infer.topdown import PeopleFinder
-from humanpose.types import F32, F64, Frame, Person, check_options, option
+from humanpose.types import F32, F64, Frame, Person
 
 _MEMORY = 1.5  # seconds out of sight after which a person is forgotten
 _DOUBT = 0.25  # the same for a newcomer without a number; unless seen in the frame before
@@ -33,8 +29,6 @@ _SHOWN = 0.2  # joints below this score do not tell where a person is
 _SHRUNK = 0.7  # IoU of the joints' box with the box before, below which joints have been lost
 _DROP = 0.75  # share of the mean joint score after a detection, below which they have been too
 _MARGIN = 0.05  # a person reaches so far beyond its joints, as a share of their longer side
-
-Bools = NDArray[np.bool_]
 
 
 @dataclass(slots=True)
@@ -55,7 +49,7 @@ class _Track:
         self.person, self.time = person, time
 
     def at(self, time: float) -> Person:
-        """The person moved on at its speed, which fades: out of sight it may have stopped."""
+        """Move the person on at its speed, which fades: out of sight it may have stopped."""
         lasts = _FADE * -math.expm1(-max(time - self.time, 0.0) / _FADE)
         shift = (self.speed * lasts).astype(np.float32)
         box = np.concatenate([self.person.box[:2] + shift, self.person.box[2:]])
@@ -73,49 +67,45 @@ class Tracker:
 
     Args:
         sure: person score below which a find is doubtful: it can go on with a track, not start one.
-        memory: seconds out of sight after which a person is forgotten.
     """
 
-    def __init__(self, *, sure: float = 0.0, memory: float = _MEMORY) -> None:
+    def __init__(self, *, sure: float = 0.0) -> None:
         self._sure = sure
-        self._memory = memory
         self._tracks: list[_Track] = []
         self._time = -math.inf
         self._last = 0
 
     @property
     def settled(self) -> bool:
-        """Whether all people of late have numbers and were seen in the last update."""
+        """Return whether all people of late have numbers and were seen in the last update."""
         seen = [t.number is not None and t.time == self._time for t in self._tracks]
         return bool(seen) and all(seen)
 
     def expected(self, time: float) -> tuple[Person, ...]:
-        """The numbered people where they should be at `time`, but for those forgotten by then."""
+        """Return the numbered people where they should be at `time`, less those forgotten then."""
         return tuple(
             t.at(time)
             for t in self._tracks
-            if t.number is not None and abs(time - t.time) <= self._memory
+            if t.number is not None and abs(time - t.time) <= _MEMORY
         )
 
     def update(self, people: Sequence[Person], time: float) -> tuple[Person, ...]:
-        """`people` of the next frame with their tracks, in order; doubtful strangers are left out.
+        """Return `people` of the next frame with tracks, in order; doubtful strangers are left out.
 
         Args:
             people: found in the frame; one who comes with the number of a track has it.
-            time: of the frame, seconds. After a jump of more than `memory`, forwards or back,
+            time: of the frame, seconds. After a jump of more than `_MEMORY`, forwards or back,
                 all are new.
         """
         before, self._time = self._time, time
         self._tracks = [
             t
             for t in self._tracks
-            if abs(time - t.time) <= self._memory
+            if abs(time - t.time) <= _MEMORY
             and (t.number is not None or t.time == before or abs(time - t.time) <= _DOUBT)
         ]
         known = [t for t in self._tracks if t.number is not None]
-        found: dict[int, _Track] = {}
-        for i, person in enumerate(people):
-            found.update((i, t) for t in known if t.number == person.track)
+        found = {i: t for i, p in enumerate(people) for t in known if t.number == p.track}
         sure = [i for i, person in enumerate(people) if person.score >= self._sure]
         doubtful = [i for i, person in enumerate(people) if person.score < self._sure]
         new = [t for t in self._tracks if t.number is None]
@@ -149,7 +139,7 @@ class Tracker:
 def _joined(
     tracks: list[_Track], people: Sequence[Person], which: list[int], time: float, least: float
 ) -> dict[int, _Track]:
-    """Index in `people` -> its track, for those of `which` that are alike enough to one."""
+    """Return index in `people` -> its track, for those of `which` that are alike enough to one."""
     if not tracks or not which:
         return {}
     from scipy.optimize import linear_sum_assignment  # 0.2 s, that pictures need not wait for
@@ -164,7 +154,7 @@ def _joined(
 
 
 def _likeness(expected: Sequence[Person], people: Sequence[Person]) -> F64:
-    """(T, N) in [0, 1]: mean of the IoU of the boxes and the OKS of the joints.
+    """Return (T, N) in [0, 1]: mean of the IoU of the boxes and the OKS of the joints.
 
     Joints count by their scores: those of a pose that is not sure of itself say little.
     """
@@ -175,7 +165,7 @@ def _likeness(expected: Sequence[Person], people: Sequence[Person]) -> F64:
 
 
 def _oks(expected: Sequence[Person], people: Sequence[Person]) -> tuple[F64, F64]:
-    """(T, N) similarity of the joints and how far it can be trusted, both in [0, 1]."""
+    """Return (T, N) similarity of the joints and how far it can be trusted, both in [0, 1]."""
     skeleton = people[0].skeleton
     sigmas = np.array(skeleton.sigmas or [_SIGMA] * len(skeleton.joints))
     area = np.stack([p.box[2] * p.box[3] for p in expected])[:, None]
@@ -192,44 +182,12 @@ def _oks(expected: Sequence[Person], people: Sequence[Person]) -> tuple[F64, F64
 
 
 def _same(a: Person, b: Person) -> bool:
-    """Whether two finds have the joints of one and the same person."""
+    """Return whether two finds have the joints of one and the same person."""
     return bool(_oks([a], [b])[0][0, 0] > _SAME)
 
 
 def _middle(box: F32) -> F64:
     return np.asarray(box[:2] + box[2:] / 2, np.float64)
-
-
-@dataclass(frozen=True, slots=True)
-class TrackingOptions:
-    """Tracking options.
-
-    Raises:
-        InputError: if there is no such smoothing, or the values do not go together.
-    """
-
-    track: bool = option(True, "Number the people of a video.")
-    smoothing: str | Smoothing = option(
-        "auto",
-        "Smooth joints: none, kalman, one-euro, rts (best, files); auto = kalman where live.",
-        metavar="METHOD",
-    )
-    detect_every: int = option(
-        1, "Run the detector every N frames; boxes come from the last pose between.", min=1
-    )
-
-    def __post_init__(self) -> None:
-        check_options(self)
-        wanted = self.smoothing != "auto" and self.method(live=False) is not None
-        if not self.track and (wanted or self.detect_every > 1):
-            raise InputError("smoothing and a resting detector need tracking")
-
-    def method(self, *, live: bool) -> Smoothing | None:
-        """Return the smoothing of a source, `live` or not; None = no smoothing."""
-        if not isinstance(self.smoothing, str):
-            return self.smoothing
-        usual = "kalman" if live and self.track else "none"
-        return smooth.method(usual if self.smoothing == "auto" else self.smoothing)
 
 
 class VideoTracker:
@@ -252,7 +210,7 @@ class VideoTracker:
         self._usual: dict[int | None, float] = {}  # number -> mean joint score when detected
 
     def __call__(self, frame: Frame) -> Frame:
-        """`frame` with the people found in it; call it in the order of time."""
+        """Return `frame` with the people found in it; call it in the order of time."""
         people = self._from_last(frame) if self._rest > 0 else None
         self._rest -= 1
         if people is None:
@@ -263,7 +221,7 @@ class VideoTracker:
         return replace(frame, people=people)
 
     def _from_last(self, frame: Frame) -> tuple[Person, ...] | None:
-        """The people found where they are expected; None if that leaves a doubt."""
+        """Return the people found where they are expected; None if that leaves a doubt."""
         expected = self._tracker.expected(frame.time)
         if not expected:
             return None
@@ -285,12 +243,12 @@ class VideoTracker:
 
 
 def _alike(boxes: F32, before: F32) -> bool:
-    """Whether each box (N, 4) still shows the person that was there before, and not a part."""
+    """Return whether each box (N, 4) still shows the person that was there before, not a part."""
     return bool((np.diagonal(iou(boxes, before)) > _SHRUNK).all())
 
 
 def _shown_box(person: Person, size: tuple[int, int]) -> F32:
-    """Box (4,) around the joints that are seen, within the picture; no size if there are none."""
+    """Return the box (4,) around joints that are seen, within the picture; no size without any."""
     seen = np.where((person.scores >= _SHOWN)[:, None], person.joints, np.nan)
     x, y, width, height = np.nan_to_num(box_of_joints(seen, margin=_MARGIN))
     low = np.clip([x, y], 0, size)

@@ -58,7 +58,7 @@ class TestTimeAugmentation:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The augmentation that `text` describes; "" and "none" are no augmentation.
+        """Read the augmentation that `text` describes; "" and "none" are no augmentation.
 
         Raises:
             InputError: on an unknown item or a value that is not allowed.
@@ -85,7 +85,7 @@ class TestTimeAugmentation:
         return ",".join(items) or "none"
 
     def zooms(self, context: float) -> tuple[float, ...]:
-        """Multiples of the crop's scale, for a crop that shows `context` times the box.
+        """Return multiples of the scale of a crop that shows `context` times the box.
 
         Raises:
             InputError: if `scales` is no list of positive numbers.
@@ -117,7 +117,7 @@ _ITEMS: dict[tuple[str, bool], Callable[[str], Any]] = {
 
 
 def unflipped(maps: F32, flip_index: Sequence[int], *, shifted: bool) -> F32:
-    """Maps (..., K, h, w) of mirrored crops, turned back.
+    """Turn back the maps (..., K, h, w) of mirrored crops.
 
     Args:
         maps: of the mirrored crops.
@@ -131,7 +131,7 @@ def unflipped(maps: F32, flip_index: Sequence[int], *, shifted: bool) -> F32:
 
 
 def merge_maps(maps: F32, cells: Sequence[Crop], target: Crop) -> F32:
-    """Maps (Z, ..., h, w) of Z crops as the mean of what they say of `target`'s cells.
+    """Average the maps (Z, ..., h, w) of Z crops: the mean of what they say of `target`'s cells.
 
     A crop says nothing (0) of what lies outside it, as CPM's benchmark script has it.
 
@@ -155,14 +155,14 @@ def merge_maps(maps: F32, cells: Sequence[Crop], target: Crop) -> F32:
 
 
 def torso_of(skeleton: Skeleton) -> I64:
-    """(2, 2) rows of shoulders and hips, which give the tilt of a person; (0, 2) without them."""
+    """Return the rows (2, 2) of shoulders and hips, which give the tilt; (0, 2) without them."""
     there = set(_TORSO) <= set(skeleton.joints)
     rows = [skeleton.index(name) for name in _TORSO] if there else []
     return np.array(rows, np.int64).reshape(-1, 2)
 
 
 def upright_crop(crop: Crop, joints: F32, tilt: float, spec: ModelSpec) -> Crop:
-    """A crop that shows the person of `crop` upright, of the same size.
+    """Return a crop that shows the person of `crop` upright, of the same size.
 
     Args:
         crop: the usual one.

@@ -19,7 +19,8 @@ from humanpose.cli.live.settings import LiveOptions
 from humanpose.cli.options import changed, fields_of
 from humanpose.errors import InputError
 from humanpose.images import save_image
-from humanpose.infer.smooth import Rts, Smoother
+from humanpose.infer.options import Rts
+from humanpose.infer.smooth import Smoother
 from humanpose.infer.stream import Live, Process
 from humanpose.media.sinks.record import RecordSink
 from humanpose.media.sources import open_source, result_name, source_kind

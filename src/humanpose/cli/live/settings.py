@@ -14,9 +14,8 @@ from humanpose.cli.options import INTO, SourceOptions, changed, fields_of
 from humanpose.draw import DrawStyle
 from humanpose.errors import InputError
 from humanpose.files import read_limited
-from humanpose.infer.options import InferenceOptions
+from humanpose.infer.options import InferenceOptions, TrackingOptions
 from humanpose.infer.runtime import installed, read_spec
-from humanpose.infer.track import TrackingOptions
 from humanpose.media.sources import source_kind
 from humanpose.media.sources.source import without_password
 from humanpose.types import option

@@ -18,7 +18,7 @@ from av.video.stream import VideoStream
 from humanpose.draw import DrawStyle
 from humanpose.errors import OutputError
 from humanpose.files import output_error, part_path, prepare_output, sync
-from humanpose.media.sinks._sound import Sound
+from humanpose.media.sinks.sound import Sound
 from humanpose.types import U8, Frame
 
 # The first available one is used. The later ones are for FFmpeg builds without GPL parts.

@@ -1,16 +1,20 @@
-"""The base class of all sources of moving pictures."""
+"""The base class of all sources of moving pictures, and pictures read as the frames of a video."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
 from fractions import Fraction
+from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit, urlunsplit
 
+from humanpose.errors import FormatError, InputError
+from humanpose.images import load_image
 from humanpose.types import Frame
 
 _SCHEMES = ("rtsp://", "rtsps://", "http://", "https://")
+_RATE = 25.0
 
 
 class Source:
@@ -77,6 +81,41 @@ class Source:
         """Count a picture that cannot be read; the first error is reported by `close`."""
         self._unreadable += 1
         self._first_error = self._first_error or error
+
+
+class PictureSequence(Source):
+    """Pictures at a constant rate; one that is missing or unreadable leaves a gap in `index`."""
+
+    def __init__(
+        self, text: str, files: list[tuple[int, Path]], name: str, rate: float | None = None
+    ) -> None:
+        """Read the first picture.
+
+        Args:
+            text: the pattern or folder that names the pictures.
+            files: (index, file) of each.
+            name: short name.
+            rate: frames per second; None = 25.
+
+        Raises:
+            InputError: `rate` is not above 0.
+            FormatError: no picture can be read.
+        """
+        self.rate = _RATE if rate is None else rate
+        if not self.rate > 0:
+            raise InputError(f"a rate of {self.rate:g} frames per second is not above 0")
+        self.name, self.problems = name, []
+        self.frames = len(files)
+        if not self._begin(self._read(files)):
+            reason = self._first_error
+            raise FormatError(f"{text}: none of {len(files)} pictures can be read ({reason})")
+
+    def _read(self, files: list[tuple[int, Path]]) -> Iterator[Frame]:
+        for index, path in files:
+            try:
+                yield Frame(load_image(path), index, index / float(self.rate), path.name)
+            except InputError as error:
+                self._skip(error)
 
 
 def is_address(text: str) -> bool:
