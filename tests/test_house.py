@@ -23,7 +23,7 @@ CEILINGS = {
     "ground": 2249,
     "infer": 2224,
     "media": 1997,
-    "nets": 1576,
+    "nets": 1579,
     "checkpoints": 1383,
     "data": 2864,
     "train": 1332,

@@ -35,9 +35,11 @@ class Parts:
     bias: bool = False
 
     def conv(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+        """Make a convolution that keeps the size but for the stride."""
         return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=self.bias)
 
     def normed(self, channels: int) -> nn.Module:
+        """Make the normalisation of so many channels."""
         if self.norm == "batch":
             return nn.BatchNorm2d(channels)
         if self.norm == "group":
@@ -46,6 +48,7 @@ class Parts:
         return nn.Identity()
 
     def act(self) -> nn.Module:
+        """Make the activation."""
         return nn.ReLU() if self.activation == "relu" else nn.Identity()
 
     def unit(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> list[nn.Module]:
