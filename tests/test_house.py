@@ -29,8 +29,8 @@ CEILINGS = {
     "train": 1332,
     "evaluate": 2362,
     "export": 599,
-    "lab": 2012,
-    "cli": 2723,
+    "lab": 2008,
+    "cli": 2585,
 }
 
 

@@ -71,6 +71,34 @@ def test_what_is_hidden_or_left_out_is_no_option() -> None:
     assert run("x", left_out=("count",))[2] == Outer(count=4)
 
 
+def test_a_verb_states_options_of_its_own_that_may_be_required_or_repeated() -> None:
+    received = []
+
+    @with_options()
+    def verb(
+        into: Path = option(..., "Where to.", flags=("--into", "-i")),
+        share: tuple[float, ...] = option((), "Which part. Repeatable.", max=1),
+        quick: bool = option(False, "Do it fast.", flags=("--quick",)),
+        inner: Inner = Inner(),
+    ) -> None:
+        """Do it."""
+        received.append((into, share, quick, inner))
+
+    app = typer.Typer(add_completion=False)
+    app.command()(verb)
+    runner = CliRunner()
+    assert runner.invoke(app, ["-i", "x"]).exit_code == 0
+    given = ["--share", "1", "--share", "0.5", "--quick", "--into", "y", "--mode", "a"]
+    assert runner.invoke(app, given).exit_code == 0
+    assert received == [
+        (Path("x"), (), False, Inner()),
+        (Path("y"), (1.0, 0.5), True, Inner(mode="a")),
+    ]
+    for wrong in ([], ["-i", "x", "--share", "2"], ["-i", "x", "--no-quick"]):
+        assert runner.invoke(app, wrong).exit_code == 2
+    assert "Inner" in runner.invoke(app, ["--help"]).output
+
+
 def test_help_names_every_option_in_the_panel_of_its_class() -> None:
     text = run("--help")[1]
     for word in ("--count", "--speed", "--mode", "MODE", "--no-loud", "-f", "How fast.", "Inner"):

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from humanpose.cli.options import Force, names_in
+from humanpose.cli.options import FORCE, INTO, names_in, with_options
+from humanpose.types import option
 
 
+@with_options()
 def convert(
-    record: Annotated[
-        Path, typer.Argument(metavar="RECORD", help="NAME.jsonl, or NAME.jsonl.part after a kill.")
-    ],
-    save: Annotated[
-        str,
-        typer.Option(
-            metavar="FORMATS",
-            help="Comma-separated: csv, json (COCO's shape), coco (bare results), openpose, trc.",
-        ),
-    ],
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="DIR", help="Folder; the record's if not given."),
-    ] = None,
-    force: Force = False,
+    record: Path = typer.Argument(
+        metavar="RECORD", help="NAME.jsonl, or NAME.jsonl.part after a kill."
+    ),
+    save: str = option(
+        ...,
+        "Comma-separated: csv, json (COCO's shape), coco (bare results), openpose, trc.",
+        metavar="FORMATS",
+    ),
+    output: Path | None = option(None, "Folder; the record's if not given.", **INTO),
+    force: bool = FORCE,
 ) -> None:
     """Write other record formats from a JSON-lines record.
 

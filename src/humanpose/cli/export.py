@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from humanpose.cli.options import Force, needs_extra
+from humanpose.cli.options import FORCE, TO_FILE, needs_extra, with_options
 from humanpose.errors import InputError
+from humanpose.types import option
 
 if TYPE_CHECKING:
     from humanpose.types import U8
@@ -16,38 +17,26 @@ if TYPE_CHECKING:
 PRECISIONS = ("float32", "bf16", "int8")
 
 
+@with_options()
 def export(
-    weights: Annotated[Path, typer.Argument(help="A .safetensors file made by `humanpose train`.")],
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            *("--output", "-o"),
-            metavar="FILE",
-            help="The .onnx to write; if not given beside WEIGHTS, INT8 as NAME.int8.onnx.",
-        ),
-    ] = None,
-    check: Annotated[
-        list[str] | None,
-        typer.Option(metavar="PICTURES", help="Compare on these; noise if not given. Repeatable."),
-    ] = None,
-    stages: Annotated[
-        bool,
-        typer.Option("--stages", help="Also output the maps of every stage (CPM, hourglass)."),
-    ] = False,
-    precision: Annotated[
-        str, typer.Option(help="float32, bf16 (checked, nothing is quantised) or int8.")
-    ] = "float32",
-    calibrate: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME[=PATH]|PICTURES",
-            help="Calibrate and judge int8 and bf16 on a data set or pictures. Repeatable.",
-        ),
-    ] = None,
-    limit: Annotated[
-        float, typer.Option(min=0, help="Largest loss of any score, in points (hundredths).")
-    ] = 1.0,
-    force: Force = False,
+    weights: Path = typer.Argument(help="A .safetensors file made by `humanpose train`."),
+    output: Path | None = option(
+        None, "The .onnx to write; if not given beside WEIGHTS, INT8 as NAME.int8.onnx.", **TO_FILE
+    ),
+    check: tuple[str, ...] = option(
+        (), "Compare on these; noise if not given. Repeatable.", metavar="PICTURES"
+    ),
+    stages: bool = option(
+        False, "Also output the maps of every stage (CPM, hourglass).", flags=("--stages",)
+    ),
+    precision: str = option("float32", "float32, bf16 (checked, nothing is quantised) or int8."),
+    calibrate: tuple[str, ...] = option(
+        (),
+        "Calibrate and judge int8 and bf16 on a data set or pictures. Repeatable.",
+        metavar="NAME[=PATH]|PICTURES",
+    ),
+    limit: float = option(1.0, "Largest loss of any score, in points (hundredths).", min=0),
+    force: bool = FORCE,
 ) -> None:
     """Write a network as ONNX with its spec inside, and compare it with the original.
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from humanpose.cli.options import Force, needs_extra, with_options
+from humanpose.cli.options import FORCE, TO_FILE, needs_extra, with_options
 from humanpose.errors import InputError, printable
 from humanpose.types import option
 
@@ -33,29 +33,21 @@ class NetOptions:
 
 @with_options()
 def import_weights(
-    kind: Annotated[
-        str,
-        typer.Argument(
-            metavar="KIND",
-            help="caffe, tensorflow, tensorflow-graph, openpose-pickle, hrnet, simplebaseline or "
-            "hourglass.",
-        ),
-    ],
-    file: Annotated[
-        Path,
-        typer.Argument(metavar="FILE", help="The foreign weights. Nothing in it is executed."),
-    ],
-    net: Annotated[str, typer.Option("--net", help="Our network that they are for.")],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="The .safetensors to write.")
-    ],
-    backbone: Annotated[
-        bool, typer.Option("--backbone", help="Take what fits; start the rest at random.")
-    ] = False,
-    force: Force = False,
-    channels: Annotated[
-        str | None, typer.Option(help="rgb or bgr; what the authors used if not given.")
-    ] = None,
+    kind: str = typer.Argument(
+        metavar="KIND",
+        help="caffe, tensorflow, tensorflow-graph, openpose-pickle, hrnet, simplebaseline or "
+        "hourglass.",
+    ),
+    file: Path = typer.Argument(
+        metavar="FILE", help="The foreign weights. Nothing in it is executed."
+    ),
+    net: str = option(..., "Our network that they are for."),
+    output: Path = option(..., "The .safetensors to write.", **TO_FILE),
+    backbone: bool = option(
+        False, "Take what fits; start the rest at random.", flags=("--backbone",)
+    ),
+    force: bool = FORCE,
+    channels: str | None = option(None, "rgb or bgr; what the authors used if not given."),
     options: NetOptions = NetOptions(),
 ) -> None:
     """Convert weights of another system to a .safetensors file; report every tensor."""

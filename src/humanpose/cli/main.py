@@ -24,7 +24,7 @@ VERBS = {
     "Data and training": {
         "data": ("data:app", "Build packs of data sets, check their files, draw samples."),
         "train": ("train:train", "Train a network from a recipe."),
-        "study": ("study:study", "Train variants of a recipe with several seeds and compare them."),
+        "study": ("train:study", "Train variants of a recipe with several seeds and compare them."),
     },
     "Scores and speed": {
         "evaluate": ("evaluate:evaluate", "Score predictions and networks on data sets."),

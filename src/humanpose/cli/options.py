@@ -1,8 +1,8 @@
-"""What verbs share: options classes, progress on the terminal, signals that end a run.
+"""What verbs share: their options, progress on the terminal, signals that end a run.
 
-Options classes become options of verbs, keys of settings files and controls of the window. An
-options class is a frozen dataclass; each field states its help and its limits (`types.option`). A
-field may hold another options class: its fields count as fields of the outer one.
+A verb states its options as defaults of its parameters (`types.option`: help and limits). What
+several verbs, settings files or the window share is an options class, a frozen dataclass of such
+fields. A field may hold another options class: its fields count as fields of the outer one.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import Field as DataclassField
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 
 import typer
 
@@ -28,14 +29,13 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 T = TypeVar("T")
-Changes = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Change a value of the file, e.g. seed=1; repeatable."
-    ),
-]
-Force = Annotated[bool, typer.Option("--force", help="Replace existing results.")]
 INTO: dict[str, Any] = {"metavar": "DIR", "flags": ("--output", "-o")}  # of an output folder
+TO_FILE = INTO | {"metavar": "FILE"}
+FORCE: Any = option(False, "Replace existing results.", flags=("--force",))
+CHANGES: Any = option(
+    (), "Change a value of the file, e.g. seed=1; repeatable.", flags=("--set",),
+    metavar="KEY=VALUE",
+)  # fmt: skip
 _KINDS = {bool: "true or false", int: "an integer", float: "a number", str: "text", Path: "a path"}
 _METAVARS = {int: "N", float: "X", str: "NAME"}
 
@@ -57,13 +57,14 @@ class SourceOptions:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field of an options class.
+    """A field of an options class, or an option of one verb.
 
     Attributes:
         name: key in files; `--name` is the option.
         kind: one of bool, int, float, str and Path.
         optional: None is allowed.
-        value: of the given options.
+        many: a tuple of values; the option is repeatable.
+        value: of the given options; `...` if one must be given.
         about: help, min, max, choices, metavar, flags.
         panel: heading in the help; None = "Options".
     """
@@ -71,9 +72,19 @@ class Field:
     name: str
     kind: type
     optional: bool
+    many: bool
     value: Any
     about: Mapping[str, Any]
     panel: str | None
+
+    @classmethod
+    def of(
+        cls, name: str, hint: Any, value: Any, about: Mapping[str, Any], panel: str | None = None
+    ) -> Field:
+        """Return the field of a type `hint`, such as int | None or tuple[str, ...]."""
+        kinds = get_args(hint) or (hint,)
+        kind = next(kind for kind in kinds if kind in _KINDS)
+        return cls(name, kind, type(None) in kinds, ... in kinds, value, about, panel)
 
     def accepted(self, value: Any) -> Any:
         """Return `value` as this field's kind.
@@ -83,6 +94,8 @@ class Field:
         """
         if value is None and self.optional:
             return None
+        if self.many:
+            return tuple(map(replace(self, many=False).accepted, value))
         number = type(value) in (int, float)
         fits = {
             bool: type(value) is bool,
@@ -97,40 +110,37 @@ class Field:
 
     def parameter(self) -> inspect.Parameter:
         """Return the field as a parameter of a typer command."""
-        flags = self.about.get("flags", ())
-        if not flags and self.kind is bool:
-            flag = self.name.replace("_", "-")
-            flags = (f"--{flag}/--no-{flag}",)
         shown = typer.Option(
-            *flags,
+            self.value,
+            *self.about.get("flags", ()),
             help=self.about["help"],
             metavar=self.about.get("metavar", _METAVARS.get(self.kind)),
             min=self.about.get("min"),
             max=self.about.get("max"),
             rich_help_panel=self.panel,
         )
-        kind: Any = self.kind | None if self.optional else self.kind
+        one: Any = self.kind | None if self.optional else self.kind
+        kind = list[one] if self.many else one
         only = inspect.Parameter.KEYWORD_ONLY
-        about = Annotated[kind, shown]
-        return inspect.Parameter(self.name, only, default=self.value, annotation=about)
+        return inspect.Parameter(self.name, only, default=shown, annotation=kind)
 
 
 def fields_of(options: Any, panel: str | None = None) -> Iterator[Field]:
     """Yield the fields of `options`, an instance of an options class, in order.
 
-    Fields of options classes inside it get the name of their class as `panel`.
+    Fields of options classes inside it get the heading of their class as `panel`.
     """
     hints = get_type_hints(type(options))
     for each in fields(options):
         value = getattr(options, each.name)
         if is_dataclass(value):
-            words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(value).__name__)
-            yield from fields_of(value, words.capitalize())
+            yield from fields_of(value, _heading(value))
         elif "help" in each.metadata and not each.metadata.get("hidden"):
-            kinds = get_args(hints[each.name]) or (hints[each.name],)
-            kind = next(kind for kind in kinds if kind in _KINDS)
-            optional = type(None) in kinds
-            yield Field(each.name, kind, optional, value, each.metadata, panel)
+            yield Field.of(each.name, hints[each.name], value, each.metadata, panel)
+
+
+def _heading(options: Any) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(options).__name__).capitalize()
 
 
 def changed(options: T, changes: Mapping[str, Any]) -> T:
@@ -180,27 +190,36 @@ def comma_list(text: str) -> list[str]:
 
 
 def with_options(*left_out: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
-    """Decorate a verb: typer shows the fields of its options classes, but for those `left_out`.
+    """Decorate a verb whose defaults are options (`types.option`) or hold them.
 
     A parameter whose default is an instance of an options class receives such an instance, made
-    of the options given; the default holds theirs.
+    of the options given; the default holds theirs. Its fields in `left_out` are no options, the
+    others stand under a heading, except those of a parameter named `options`.
     """
 
     def decorate(verb: Callable[..., T]) -> Callable[..., T]:
-        hints = get_type_hints(verb, include_extras=True)
+        hints = get_type_hints(verb)
         shown: list[inspect.Parameter] = []
+        single: list[Field] = []
         groups: dict[str, tuple[Any, list[str]]] = {}
-        for parameter in inspect.signature(verb).parameters.values():
-            if not is_dataclass(parameter.default):
+        for name, parameter in inspect.signature(verb).parameters.items():
+            default = parameter.default
+            if isinstance(default, DataclassField):
+                single.append(Field.of(name, hints[name], default.default, default.metadata))
+                shown.append(single[-1].parameter())
+            elif is_dataclass(default):
+                panel = None if name == "options" else _heading(default)
+                own = [each for each in fields_of(default, panel) if each.name not in left_out]
+                groups[name] = default, [field.name for field in own]
+                shown += [field.parameter() for field in own]
+            else:
                 kind = inspect.Parameter.KEYWORD_ONLY
-                shown.append(parameter.replace(kind=kind, annotation=hints[parameter.name]))
-                continue
-            own = [f for f in fields_of(parameter.default) if f.name not in left_out]
-            groups[parameter.name] = parameter.default, [field.name for field in own]
-            shown += [field.parameter() for field in own]
+                shown.append(parameter.replace(kind=kind, annotation=hints[name]))
 
         @functools.wraps(verb)
         def called(**given: Any) -> T:
+            for field in single:
+                given[field.name] = field.accepted(given[field.name])
             for name, (default, names) in groups.items():
                 given[name] = changed(default, {each: given.pop(each) for each in names})
             return verb(**given)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, nullcontext, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
     from humanpose.api import PoseEstimator
 
-T = TypeVar("T")
 _DRAWN = ("image", "video", "heatmaps")
 _DEFAULT = ("image", "video", "json")
 Job = tuple[tuple[InputItem, ...], Path]  # all pictures or one video; the path of their record
@@ -74,14 +73,11 @@ class PredictOptions:
 
 @with_options()
 def predict(
-    sources: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SOURCE...",
-            help="Pictures, folders, globs, videos; a camera (0), rtsp:// or http(s)://, "
-            "ros:/TOPIC, a ROS recording, numbered pictures (FOLDER/%05d.jpg).",
-        ),
-    ],
+    sources: list[str] = typer.Argument(
+        metavar="SOURCE...",
+        help="Pictures, folders, globs, videos; a camera (0), rtsp:// or http(s)://, "
+        "ros:/TOPIC, a ROS recording, numbered pictures (FOLDER/%05d.jpg).",
+    ),
     options: PredictOptions = PredictOptions(),
 ) -> None:
     """Find people and their joints in pictures and videos.
@@ -97,7 +93,7 @@ def predict(
     prediction.run(estimator)
     if not options.quiet:
         typer.echo(prediction.summary())
-    if prediction.profile:
+    if options.profile:
         typer.echo(prediction.profile.table(prediction.pictures + prediction.frames))
     for line in prediction.problems:
         typer.echo(line, err=True)
@@ -119,7 +115,7 @@ class Prediction:
         drawn: annotated pictures and videos.
         problems: one line for each input that was skipped or damaged.
         signal: number of the signal that ended the run early, else 0.
-        profile: where the time went, if asked for.
+        profile: where the time went.
 
     Raises:
         InputError: a source does not exist or is empty, or `save` names a kind that is unknown
@@ -141,7 +137,7 @@ class Prediction:
         self.seconds = 0.0
         self.drawn: list[Path] = []
         self.problems: list[str] = []
-        self.profile = Profile() if options.profile else None
+        self.profile = Profile()
 
     @property
     def needs_maps(self) -> bool:
@@ -196,8 +192,8 @@ class Prediction:
 
         The first Ctrl-C or SIGTERM ends them after the frames at hand, with every file completed.
         """
-        counted = self.profile.running() if self.profile else nullcontext()
-        with counted, stopping() as stop, progress_bar(self.options.quiet) as progress:
+        bar = progress_bar(self.options.quiet)
+        with self.profile.running(), stopping() as stop, bar as progress:
             self._estimator, self._progress, self._stop = estimator, progress, stop
             for items, record in self.jobs:
                 if stop.signal:
@@ -231,15 +227,15 @@ class Prediction:
             records = self._open_records(items, record, stack, problems)
             task = self._progress.add_task("pictures", total=len(items))
             wanted = takewhile(lambda _: not self._stop.signal, items)
-            loaded = self._timed(map(load, wanted), READING)
-            work = estimate if self.profile is None else self.profile.function(estimate)
+            loaded = self.profile.timed(map(load, wanted), READING)
+            work = self.profile.function(estimate)
             done: Iterator[Loaded]
             if len(items) == 1:
                 done = map(work, loaded)
             else:  # reading, estimating and writing in threads of their own
                 done = stack.enter_context(closing(overlapped(loaded, work)))
             before = self.pictures
-            for item, frame in self._timed(done, WAITING, WRITING):
+            for item, frame in self.profile.timed(done, WAITING, WRITING):
                 self._progress.advance(task)
                 if isinstance(frame, InputError):
                     problems.append(f"skipped: {frame}")
@@ -248,9 +244,6 @@ class Prediction:
             if self.pictures == before:
                 raise NothingDone
         self.problems += problems
-
-    def _timed(self, items: Iterator[T], *phases: str) -> Iterator[T]:
-        return items if self.profile is None else self.profile.timed(items, *phases)
 
     def _write_picture(self, item: InputItem, frame: Frame, records: list[RecordSink]) -> None:
         if "image" in self._kinds:
@@ -296,7 +289,7 @@ class Prediction:
                 sinks.append(self._open_video(item, video, stack))
             # Closed before the video is, also on an error: its thread must not read a closed file.
             done = stack.enter_context(closing(self._estimator.follow(video, options.tracking)))
-            for frame in self._timed(done, WAITING, WRITING):
+            for frame in self.profile.timed(done, WAITING, WRITING):
                 if options.seconds is not None and frame.time >= options.seconds:
                     break
                 for sink in sinks:

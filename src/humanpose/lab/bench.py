@@ -94,13 +94,13 @@ def combinations(
     if "auto" in (*runtimes, *precisions):
         raise InputError("bench measures each runtime and precision: name them in place of 'auto'")
     found = []
+    all_threads: Sequence[int] = threads or sorted({1, cores(), os.cpu_count() or 1})
     for entry, size in product(models, sizes or (None,)):
         model, found_by = _pair(entry, detector)
         only_torch = ".safetensors" in (Path(model).suffix, Path(found_by).suffix)
         for runtime, precision in product(("auto",) if only_torch else runtimes, precisions):
             for device in devices or _devices(runtime):
-                on_cpu = device == "cpu"
-                counts: Sequence[int | None] = (threads or default_threads()) if on_cpu else (None,)
+                counts: Sequence[int | None] = all_threads if device == "cpu" else (None,)
                 found += [
                     InferenceOptions(
                         model=model, detector=found_by, size=size, runtime=runtime,
@@ -111,11 +111,13 @@ def combinations(
     return list(dict.fromkeys(found))
 
 
-def label(options: InferenceOptions) -> str:
-    """Return one line that names a combination."""
+def label(options: InferenceOptions, precision: str = "") -> str:
+    """Return one line that names a combination; `precision`: what the networks computed in."""
     size = "" if options.size is None else f" at {options.size}"
-    where = options.device if options.threads is None else f"{options.threads} threads"
-    return f"{Path(options.model).stem}{size}, {backend(options)} {options.precision}, {where}"
+    threads = f"{options.threads} thread{'s' * (options.threads != 1)}"
+    where = options.device if options.threads is None else threads
+    computed = f"{backend(options)} {precision or options.precision}"
+    return f"{Path(options.model).stem}{size}, {computed}, {where}"
 
 
 def backend(options: InferenceOptions) -> str:
@@ -132,11 +134,6 @@ def cores() -> int:
     model = ov.Model([ops.relu(value)], [value], "cores")
     compiled = ov.Core().compile_model(model, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
     return int(compiled.get_property("INFERENCE_NUM_THREADS"))
-
-
-def default_threads() -> tuple[int, ...]:
-    """Return one, the number of physical cores and the number of logical ones."""
-    return tuple(sorted({1, cores(), os.cpu_count() or 1}))
 
 
 def _devices(runtime: str) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from typing import Any
 from humanpose.errors import require
 from humanpose.evaluate.plots import COLOURS, png
 from humanpose.files import atomic_write, prepare_output
-from humanpose.lab.bench import Row, backend
+from humanpose.lab.bench import Row, backend, label
 
 TABLE, FIGURES = "bench.md", "bench.csv"
 _BY_SIZE, _BY_TIME = "time_by_size.png", "score_by_time_{}.png"
@@ -188,10 +188,8 @@ def _series(rows: Sequence[Row]) -> Mapping[str, list[Row]]:
     """Return the rows that ran, grouped by all options but size, sorted by input height."""
     found: dict[str, list[Row]] = {}
     for row in sorted((row for row in rows if not row.why), key=_height):
-        of = row.options
-        where = of.device if of.threads is None else f"{of.threads} threads"
-        name = f"{Path(of.model).stem}, {backend(of)} {_precision(row)}, {where}"
-        found.setdefault(name.replace(" 1 threads", " 1 thread"), []).append(row)
+        name = label(replace(row.options, size=None), _precision(row))
+        found.setdefault(name, []).append(row)
     return found
 
 

@@ -20,7 +20,7 @@ from humanpose.geometry import augmented_crop, crop_of_box
 from humanpose.images import save_image
 from humanpose.infer.options import InferenceOptions
 from humanpose.spec import ModelSpec
-from humanpose.types import F32, U8, Person, Sample
+from humanpose.types import F32, U8, Person, Sample, option
 
 if TYPE_CHECKING:
     from humanpose.infer.runtime import Runtime
@@ -31,23 +31,25 @@ _OUTSIDE = (110, 110, 110)  # beyond the picture's edge
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Selection of samples, and rotation of their crops.
+    """Selection of samples, and rotation of their crops: an options class."""
 
-    Attributes:
-        data_set: only of this one; "" = of all.
-        split: only of this one; "" = of all.
-        joints: (least, most) annotated joints.
-        count: at most this many, evenly spread; 0 = all.
-        flip: mirrored.
-        rotate: degrees, counter-clockwise.
-    """
+    data_set: str = option("", "Take this data set of a pack only.")
+    joints: str = option("0..", "Annotated joints of a person: 10.., 4..13.", metavar="MIN..MAX")
+    split: str = option("", "Take train, validation or test only.")
+    count: int = option(60, "Draw at most this many, evenly spread; 0 = all.", min=0)
+    flip: bool = option(False, "Mirror the crops, after rotation.", flags=("--flip",))
+    rotate: float = option(0.0, "Rotate the crops counter-clockwise.", metavar="DEGREES")
 
-    data_set: str = ""
-    split: str = ""
-    joints: tuple[int, int] = (0, 1000)
-    count: int = 60
-    flip: bool = False
-    rotate: float = 0.0
+    def __post_init__(self) -> None:
+        self.limits()
+
+    def limits(self) -> tuple[int, int]:
+        """Return the least and the most of `joints`. Raises InputError if it is no range."""
+        low, dots, high = self.joints.partition("..")
+        try:
+            return int(low or 0), int(high or 1000) if dots else int(low or 0)
+        except ValueError as error:
+            raise InputError(f"--joints {self.joints}: write it as 10.., ..4 or 4..13") from error
 
 
 def samples_of(entries: Sequence[str]) -> list[Sample]:
@@ -60,7 +62,7 @@ def chosen(samples: Sequence[Sample], view: View) -> tuple[list[Sample], int]:
 
     Raises InputError if there is none.
     """
-    low, high = view.joints
+    low, high = view.limits()
     wanted = [
         sample
         for sample in samples

@@ -117,13 +117,12 @@ def carry_out(
     done = {_key(row) for row in rows}
     left = {key: recipe for key, recipe in plans.items() if key not in done}
     sets: training.Sets = {}
-    for name in study.variants:
-        if any(variant == name for _, variant, _ in left):
-            recipe = study.training(name, study.seeds[0])
-            sets = sets or training.read_sets(recipe)
-            net, spec = training.network_of(recipe, sets)
-            validate(recipe, net, spec)  # a key without effect is an error too
-            study.check_claims(name, net, recipe.input)
+    for name in dict.fromkeys(variant for _, variant, _ in left):
+        recipe = study.training(name, study.seeds[0])
+        sets = sets or training.read_sets(recipe)
+        net, spec = training.network_of(recipe, sets)
+        validate(recipe, net, spec)  # a key without effect is an error too
+        study.check_claims(name, net, recipe.input)
     show(f"{study.name}: {len(done)} of {len(plans)} runs are done")
     finished(rows, points)
     threads = max(1, (os.cpu_count() or 1) // jobs)

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
@@ -14,6 +14,7 @@ from humanpose.cli.live.settings import LiveOptions, load_options
 from humanpose.cli.options import changed, fields_of, stopping, with_options
 from humanpose.errors import DeviceError, require
 from humanpose.infer.runtime import weights_path
+from humanpose.types import option
 
 _DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
 _PROBE = "from PySide6.QtWidgets import QApplication; QApplication([])"
@@ -22,21 +23,16 @@ _PROBE = "from PySide6.QtWidgets import QApplication; QApplication([])"
 @with_options("source")
 def live(
     ctx: typer.Context,
-    source: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="SOURCE",
-            help="A camera (0), a video, rtsp:// or http(s)://, ros:/TOPIC and other moving "
-            "sources of `predict`; camera 0 if not given.",
-            show_default=False,
-        ),
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Read options from a file such as humanpose.yaml; those given win."
-        ),
-    ] = None,
+    source: str | None = typer.Argument(
+        None,
+        metavar="SOURCE",
+        help="A camera (0), a video, rtsp:// or http(s)://, ros:/TOPIC and other moving sources "
+        "of `predict`; camera 0 if not given.",
+        show_default=False,
+    ),
+    config: Path | None = option(
+        None, "Read options from a file such as humanpose.yaml; those given win.", metavar="FILE"
+    ),
     options: LiveOptions = LiveOptions(),
 ) -> None:
     """Open a window with the live picture and the result beside it.
@@ -79,11 +75,9 @@ def show(options: LiveOptions) -> int:
         window = Window(session)
         session.start()
         window.show()
-        # Python's signal handlers run between two of its instructions: the timer sees to that.
-        pulse = QTimer(interval=50)
-        pulse.timeout.connect(lambda: window.close() if stop.signal else None)
-        pulse.start()
-        app.exec()
+        # Not at once: the handler may have interrupted what holds the session's locks.
+        with stop.calling(lambda: QTimer.singleShot(0, window.close)):
+            app.exec()
         delete(window)  # before the application; Python's collector knows no such order
         return stop.signal
 

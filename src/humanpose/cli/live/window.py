@@ -160,19 +160,19 @@ class Window(QWidget):
         return grid
 
     def _make_buttons(self) -> QHBoxLayout:
-        row = QHBoxLayout()
+        row, session = QHBoxLayout(), self.session
         for name, title, key, act in (
-            ("continuous", "Continuous (C)", "C", self._continuous),
-            ("look", "Detect now (Space)", "Space", self.session.look),
-            ("snapshot", "Snapshot (S)", "S", self.session.snapshot),
-            ("record", "Record (R)", "R", self._record),
+            ("continuous", "Continuous (C)", "C", lambda on: session.change(continuous=on)),
+            ("look", "Detect now (Space)", "Space", lambda _: session.look()),
+            ("snapshot", "Snapshot (S)", "S", lambda _: session.snapshot()),
+            ("record", "Record (R)", "R", session.record),
         ):
             button = self.buttons[name] = QPushButton(title)
             button.setObjectName(name)
             button.setShortcut(QKeySequence(key))
             button.setFocusPolicy(Qt.FocusPolicy.NoFocus)  # Space is to mean one thing only
             button.setCheckable(name in ("continuous", "record"))
-            button.clicked.connect(lambda _, act=act: act())
+            button.clicked.connect(act)
             row.addWidget(button)
         row.addWidget(self.said, 1)
         return row
@@ -235,14 +235,6 @@ class Window(QWidget):
             value = value.strip()
         if value != "":
             self.session.change(**{key: value})
-        self._told = 0.0
-
-    def _continuous(self) -> None:
-        self.session.change(continuous=not self.session.options.continuous)
-        self._told = 0.0
-
-    def _record(self) -> None:
-        self.session.record(not self.session.options.record)
         self._told = 0.0
 
     def next_view(self) -> None:
