@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,7 +71,7 @@ def export(
     typer.echo("largest differences: of any output as a share of its range, of a joint, of a score")
 
 
-def _crops(weights: Path, sources: list[str]) -> U8:
+def _crops(weights: Path, sources: Sequence[str]) -> U8:
     import numpy as np
 
     from humanpose.checkpoints.store import load_weights
