@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from humanpose.api import PoseEstimator
 
+T = TypeVar("T")
 _DRAWN = ("image", "video", "heatmaps")
 _DEFAULT = ("image", "video", "json")
 Job = tuple[tuple[InputItem, ...], Path]  # all pictures or one video; the path of their record
@@ -93,7 +94,7 @@ def predict(
     prediction.run(estimator)
     if not options.quiet:
         typer.echo(prediction.summary())
-    if options.profile:
+    if prediction.profile:
         typer.echo(prediction.profile.table(prediction.pictures + prediction.frames))
     for line in prediction.problems:
         typer.echo(line, err=True)
@@ -115,7 +116,7 @@ class Prediction:
         drawn: annotated pictures and videos.
         problems: one line for each input that was skipped or damaged.
         signal: number of the signal that ended the run early, else 0.
-        profile: where the time went.
+        profile: where the time went, if asked for.
 
     Raises:
         InputError: a source does not exist or is empty, or `save` names a kind that is unknown
@@ -137,7 +138,7 @@ class Prediction:
         self.seconds = 0.0
         self.drawn: list[Path] = []
         self.problems: list[str] = []
-        self.profile = Profile()
+        self.profile = Profile() if options.profile else None
 
     @property
     def needs_maps(self) -> bool:
@@ -192,8 +193,8 @@ class Prediction:
 
         The first Ctrl-C or SIGTERM ends them after the frames at hand, with every file completed.
         """
-        bar = progress_bar(self.options.quiet)
-        with self.profile.running(), stopping() as stop, bar as progress:
+        counted = self.profile.running() if self.profile else nullcontext()
+        with counted, stopping() as stop, progress_bar(self.options.quiet) as progress:
             self._estimator, self._progress, self._stop = estimator, progress, stop
             for items, record in self.jobs:
                 if stop.signal:
@@ -227,15 +228,15 @@ class Prediction:
             records = self._open_records(items, record, stack, problems)
             task = self._progress.add_task("pictures", total=len(items))
             wanted = takewhile(lambda _: not self._stop.signal, items)
-            loaded = self.profile.timed(map(load, wanted), READING)
-            work = self.profile.function(estimate)
+            loaded = self._timed(map(load, wanted), READING)
+            work = estimate if self.profile is None else self.profile.function(estimate)
             done: Iterator[Loaded]
             if len(items) == 1:
                 done = map(work, loaded)
             else:  # reading, estimating and writing in threads of their own
                 done = stack.enter_context(closing(overlapped(loaded, work)))
             before = self.pictures
-            for item, frame in self.profile.timed(done, WAITING, WRITING):
+            for item, frame in self._timed(done, WAITING, WRITING):
                 self._progress.advance(task)
                 if isinstance(frame, InputError):
                     problems.append(f"skipped: {frame}")
@@ -244,6 +245,9 @@ class Prediction:
             if self.pictures == before:
                 raise NothingDone
         self.problems += problems
+
+    def _timed(self, items: Iterator[T], *phases: str) -> Iterator[T]:
+        return items if self.profile is None else self.profile.timed(items, *phases)
 
     def _write_picture(self, item: InputItem, frame: Frame, records: list[RecordSink]) -> None:
         if "image" in self._kinds:
@@ -289,7 +293,7 @@ class Prediction:
                 sinks.append(self._open_video(item, video, stack))
             # Closed before the video is, also on an error: its thread must not read a closed file.
             done = stack.enter_context(closing(self._estimator.follow(video, options.tracking)))
-            for frame in self.profile.timed(done, WAITING, WRITING):
+            for frame in self._timed(done, WAITING, WRITING):
                 if options.seconds is not None and frame.time >= options.seconds:
                     break
                 for sink in sinks:
