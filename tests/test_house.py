@@ -206,3 +206,15 @@ def test_no_machine_is_named_in_what_is_published():
         if path.suffix in (".py", ".md", ".toml", ".yaml", ".txt", "") and path.is_file():
             text = path.read_text("utf-8", errors="ignore")
             assert not re.search(r"(?<![\w.])/(work|root|tmp/bash)/", text), name
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(("options", "most"), [((), (8, 18)), (("--predict",), (22, 200))])
+def test_a_call_goes_through_few_files(data: Path, options: tuple[str, ...], most: tuple[int, int]):
+    photo = data / "coco" / "images" / "000000000036.jpg"  # of one person
+    script = [sys.executable, str(ROOT / "benchmarks" / "trace_call.py"), str(photo), *options]
+    printed = subprocess.run(script, capture_output=True, text=True, check=True).stdout
+    found = re.search(r"(\d+) files, (\d+) file changes", printed)
+    assert found is not None, printed
+    files, changes = map(int, found.groups())
+    assert files <= most[0] and changes <= most[1], printed
