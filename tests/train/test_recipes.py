@@ -88,6 +88,18 @@ def test_every_recipe_is_valid_and_names_its_own_command(path):
     assert f"humanpose train recipes/{path.name}" in path.read_text()
 
 
+def test_relative_rates_follow_the_size_of_each_tensor():
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.Conv2d(4, 2, 1))
+    with torch.no_grad():
+        net[0].weight[:], net[1].weight[:] = 100.0, 0.5
+        net[0].bias[:], net[1].bias[:] = 2.0, 0.0
+    optimizer = optimizer_of(recipe(relative=True, lr=1e-3), net)
+    names = {id(p): name for name, p in net.named_parameters()}
+    rates = {names[id(p)]: g["peak"] for g in optimizer.param_groups for p in g["params"]}
+    expected = {"0.weight": 0.1, "0.bias": 2e-3, "1.weight": 5e-4, "1.bias": 1e-6}
+    assert rates == pytest.approx(expected)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

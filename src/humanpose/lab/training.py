@@ -16,6 +16,7 @@ from torch import Tensor
 from humanpose import nets
 from humanpose.checkpoints.start.movenet import read_movenet
 from humanpose.checkpoints.start.onnx_file import read_onnx
+from humanpose.checkpoints.start.tinypose import read_tinypose
 from humanpose.checkpoints.store import load_weights, start_from
 from humanpose.data.detection import PersonDataset, pictures_of
 from humanpose.data.pose import PoseDataset, has_teacher, with_square_box
@@ -234,14 +235,15 @@ def skeleton_of(recipe: Recipe, sets: Sets) -> Skeleton:
 def start_state(start: str) -> dict[str, Tensor]:
     """Return the tensors of a built-in network, by its name, or of a file.
 
-    Files: our .safetensors or .onnx, MoveNet's .tflite or .json, YOLOX-nano's .onnx.
+    Files: our .safetensors or .onnx, MoveNet's .tflite or .json, TinyPose's .xml or .param,
+    YOLOX-nano's .onnx.
     """
     path = installed().get(start) or resolved(start)
     if path.suffix in (".tflite", ".json"):
         return read_movenet(path)
-    if path.suffix == ".onnx":
-        return read_onnx(path)
-    return load_weights(path)[0]
+    if path.suffix in (".xml", ".param"):
+        return read_tinypose(path)
+    return read_onnx(path) if path.suffix == ".onnx" else load_weights(path)[0]
 
 
 def network_scores(runtime: Runtime, spec: ModelSpec, samples: Sequence[Sample]) -> list[Score]:

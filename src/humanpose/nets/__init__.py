@@ -17,11 +17,13 @@ from humanpose.nets.hrnet import HRNet
 from humanpose.nets.lite import Lite
 from humanpose.nets.network import Net
 from humanpose.nets.resnet import PoseResNet
+from humanpose.nets.tinypose import TinyPose
 
 # Name -> its maker. A network is a file of this folder and a line of this table.
 NETS: dict[str, Callable[..., Net]] = {
     "lite": Lite,
     "person": PersonNet,
+    "tinypose": TinyPose,
     **{name: partial(CPM, variant) for name, variant in VARIANTS.items()},
     **{f"hrnet-w{width}": partial(HRNet, width=width) for width in (32, 48)},
     **{f"resnet{depth}": partial(PoseResNet, depth) for depth in (50, 101, 152)},

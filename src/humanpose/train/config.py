@@ -42,7 +42,9 @@ class Recipe(BaseModel):
     )
     spec: dict[str, Any] = Field({}, description="of ModelSpec, in place of the net's usual")
     start: str | None = Field(
-        None, description="a built-in network, our .safetensors or .onnx, MoveNet's or YOLOX's file"
+        None,
+        description="a built-in network, our .safetensors or .onnx, or a file of MoveNet, TinyPose "
+        "or YOLOX",
     )
 
     data: list[str] = Field(description="NAME (below $HUMANPOSE_DATA) or NAME=PATH")
@@ -75,6 +77,9 @@ class Recipe(BaseModel):
     lr: float = Field(gt=0, description="peak rate of what `rates` does not name")
     backbone_lr: float | None = Field(None, gt=0, description="peak rate of `backbone.*`")
     rates: dict[str, float] = Field({}, description="pattern of parameter names -> factor of lr")
+    relative: bool = Field(
+        False, description="rates are shares of the root mean square of each tensor at the start"
+    )
     bias_rate: float = Field(1.0, gt=0, description="factor on the rate of biases")
     weight_decay: float = Field(0.01, ge=0)
     bias_decay: bool = Field(True, description="whether biases decay as weights do")

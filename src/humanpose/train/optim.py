@@ -12,6 +12,7 @@ from torch import nn
 from humanpose.train.config import Recipe
 
 _RMS_DECAY = 0.99  # torch's own; of the squared gradients
+_LEAST_SIZE = 1e-3  # root mean square of a tensor that `relative` rates take for it, at least
 
 
 def optimizer_of(recipe: Recipe, net: nn.Module) -> torch.optim.Optimizer:
@@ -38,6 +39,9 @@ def _groups(recipe: Recipe, net: nn.Module) -> list[dict[str, Any]]:
         if name.endswith(".bias"):
             peak *= recipe.bias_rate
             decay *= recipe.bias_decay
+        if recipe.relative:
+            size = float(parameter.detach().square().mean().sqrt())
+            peak *= max(size, _LEAST_SIZE)
         groups.setdefault((peak, decay), []).append(parameter)
     usual = (recipe.lr, recipe.weight_decay)  # first: its rate is the one that is logged
     ordered = sorted(groups.items(), key=lambda item: item[0] != usual)
