@@ -29,7 +29,7 @@ CEILINGS = {
     "train": 1341,
     "evaluate": 2362,
     "export": 599,
-    "lab": 2010,
+    "lab": 2017,
     "cli": 2590,
 }
 

@@ -10,8 +10,9 @@ import pytest
 from humanpose.draw import SIDE_COLOURS
 from humanpose.geometry import augmented_crop, crop_of_box
 from humanpose.images import load_image
-from humanpose.lab.contact_sheet import View, chosen, drawn, samples_of
+from humanpose.lab.contact_sheet import chosen, drawn, samples_of
 from humanpose.lab.packing import PackRecipe, build
+from humanpose.lab.view import View
 from humanpose.skeleton import COCO17
 
 

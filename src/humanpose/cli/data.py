@@ -10,7 +10,7 @@ import typer
 
 from humanpose.cli.options import CHANGES, TO_FILE, progress, progress_bar, with_options
 from humanpose.errors import EXIT_USAGE, InputError, OutputError
-from humanpose.lab import contact_sheet
+from humanpose.lab.view import View
 from humanpose.types import option
 
 if TYPE_CHECKING:
@@ -168,12 +168,13 @@ def show(
         help="Data sets, or packs; a name alone looks in $HUMANPOSE_DATA.",
     ),
     output: Path = option(..., "A picture: .png, .jpg or .webp.", **TO_FILE),
-    options: contact_sheet.View = contact_sheet.View(),
+    options: View = View(),
     force: bool = option(False, "Replace FILE.", flags=("--force",)),
 ) -> None:
     """Draw the joints of samples on the crops that training would take."""
     from humanpose.files import prepare_output
     from humanpose.images import SAVE_SUFFIXES
+    from humanpose.lab import contact_sheet
 
     if output.suffix.lower() not in SAVE_SUFFIXES:
         suffixes = ", ".join(sorted(SAVE_SUFFIXES))
