@@ -6,6 +6,7 @@ A missing joint is NaN with score 0. Pictures are RGB uint8 (H, W, 3). Times are
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ def option(default: Any, text: str, **limits: Any) -> Any:
     Args:
         default: its value where none is given.
         text: help.
-        limits: min, max, choices (held by `check_options`); metavar, flags, hidden (command line).
+        limits: min, max, choices (held by `check_limits`); metavar, flags, hidden (command line).
     """
     return field(default=default, metadata={"help": text, **limits})
 
@@ -38,15 +39,19 @@ def option(default: Any, text: str, **limits: Any) -> Any:
 def check_options(options: Any) -> None:
     """Raise an InputError if a field of `options`, a dataclass, is outside its limits."""
     for each in fields(options):
-        value, limits = getattr(options, each.name), each.metadata
-        choices = limits.get("choices", (value,))
-        if value not in choices:
-            known = ", ".join(choice for choice in choices if choice)
-            raise InputError(f"{each.name} {value!r} is not one of {known}")
-        for word, sign in (("least", 1), ("most", -1)):
-            limit = limits.get("min" if sign > 0 else "max")
-            if value is not None and limit is not None and not sign * value >= sign * limit:
-                raise InputError(f"{each.name} must be at {word} {limit}, not {value}")
+        check_limits(each.name, getattr(options, each.name), each.metadata)
+
+
+def check_limits(name: str, value: Any, limits: Mapping[str, Any]) -> None:
+    """Raise an InputError if the `value` of the field `name` is outside `limits`: see `option`."""
+    choices = limits.get("choices", (value,))
+    if value not in choices:
+        known = ", ".join(choice for choice in choices if choice)
+        raise InputError(f"{name} {value!r} is not one of {known}")
+    for word, sign in (("least", 1), ("most", -1)):
+        limit = limits.get("min" if sign > 0 else "max")
+        if value is not None and limit is not None and not sign * value >= sign * limit:
+            raise InputError(f"{name} must be at {word} {limit}, not {value}")
 
 
 def _brief(value: object) -> str:

@@ -99,6 +99,19 @@ def test_a_verb_states_options_of_its_own_that_may_be_required_or_repeated() -> 
     assert "Inner" in runner.invoke(app, ["--help"]).output
 
 
+def test_choices_hold_for_options_of_a_verb_too() -> None:
+    app = typer.Typer()
+
+    @app.command()
+    @with_options()
+    def verb(kinds: tuple[str, ...] = option((), "Which.", choices=("a", "b"))) -> None:
+        typer.echo(" ".join(kinds))
+
+    assert CliRunner().invoke(app, ["--kinds", "a", "--kinds", "b"]).output == "a b\n"
+    refused = CliRunner().invoke(app, ["--kinds", "a", "--kinds", "c"]).exception
+    assert isinstance(refused, InputError) and str(refused) == "kinds 'c' is not one of a, b"
+
+
 def test_help_names_every_option_in_the_panel_of_its_class() -> None:
     text = run("--help")[1]
     for word in ("--count", "--speed", "--mode", "MODE", "--no-loud", "-f", "How fast.", "Inner"):

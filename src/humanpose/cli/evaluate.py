@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from humanpose.evaluate.run import Candidate, Evaluation
     from humanpose.evaluate.scores import Truth
 
-_FORMATS = ("report", "mpii-submission")
-
 
 @with_options(
     *("model", "detector", "detector_size", "detector_score", "hands", "max_people", "compat")
@@ -57,7 +55,9 @@ def evaluate(
     output: Path | None = option(None, "Write report.html, its plots and scores.json.", **INTO),
     plots: bool = option(True, "Put plots and pictures into the report."),
     format: str = option(
-        "report", "report, or mpii-submission: write pred_keypoints_mpii.mat to FILE -o."
+        "report",
+        "report, or mpii-submission: write pred_keypoints_mpii.mat to FILE -o.",
+        choices=("report", "mpii-submission"),
     ),
     force: bool = FORCE,
     quiet: bool = option(False, "Show no progress bar.", flags=("--quiet", "-q")),
@@ -69,8 +69,6 @@ def evaluate(
     from humanpose.evaluate import report, run
     from humanpose.evaluate.scores import Rules
 
-    if format not in _FORMATS:
-        raise InputError(f"format {format!r} is not one of {', '.join(_FORMATS)}")
     rules = Rules(score, threshold, convention, score_compat)
     if output is not None and format == "report":
         report.prepare(output, force=force, with_plots=plots)

@@ -10,12 +10,11 @@ import typer
 
 from humanpose.cli.options import FORCE, TO_FILE, needs_extra, with_options
 from humanpose.errors import InputError
+from humanpose.infer.options import PRECISIONS
 from humanpose.types import option
 
 if TYPE_CHECKING:
     from humanpose.types import U8
-
-PRECISIONS = ("float32", "bf16", "int8")
 
 
 @with_options()
@@ -30,7 +29,11 @@ def export(
     stages: bool = option(
         False, "Also output the maps of every stage (CPM, hourglass).", flags=("--stages",)
     ),
-    precision: str = option("float32", "float32, bf16 (checked, nothing is quantised) or int8."),
+    precision: str = option(
+        "float32",
+        "float32, bf16 (checked, nothing is quantised) or int8.",
+        choices=PRECISIONS[1:],
+    ),
     calibrate: tuple[str, ...] = option(
         (),
         "Calibrate and judge int8 and bf16 on a data set or pictures. Repeatable.",
@@ -43,8 +46,6 @@ def export(
 
     An INT8 or bf16 file that scores worse than float32 by more than --limit is refused.
     """
-    if precision not in PRECISIONS:
-        raise InputError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
     if (precision == "float32") == bool(calibrate):
         raise InputError("--calibrate DATA goes with --precision int8 or bf16, and they with it")
     with needs_extra("train", "torch"):

@@ -47,7 +47,9 @@ def import_weights(
         False, "Take what fits; start the rest at random.", flags=("--backbone",)
     ),
     force: bool = FORCE,
-    channels: str | None = option(None, "rgb or bgr; what the authors used if not given."),
+    channels: str | None = option(
+        None, "rgb or bgr; what the authors used if not given.", choices=(None, "rgb", "bgr")
+    ),
     options: NetOptions = NetOptions(),
 ) -> None:
     """Convert weights of another system to a .safetensors file; report every tensor."""
@@ -61,8 +63,6 @@ def import_weights(
 
     if output.suffix != ".safetensors":
         raise InputError(f"{output}: the name of the result must end in .safetensors")
-    if channels not in (None, "rgb", "bgr"):
-        raise InputError(f"--channels {channels}: write rgb or bgr")
     prepare_output(output, force=force)
     with torch.device("meta"):  # only its kinds are needed
         mapping.check_kind(kind, net, nets.create(net))

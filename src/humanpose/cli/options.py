@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 import typer
 
 from humanpose.errors import InputError, MissingExtraError
-from humanpose.types import option
+from humanpose.types import check_limits, option
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -219,7 +219,9 @@ def with_options(*left_out: str) -> Callable[[Callable[..., T]], Callable[..., T
         @functools.wraps(verb)
         def called(**given: Any) -> T:
             for field in single:
-                given[field.name] = field.accepted(given[field.name])
+                value = given[field.name] = field.accepted(given[field.name])
+                for each in value if field.many else (value,):
+                    check_limits(field.name, each, field.about)
             for name, (default, names) in groups.items():
                 given[name] = changed(default, {each: given.pop(each) for each in names})
             return verb(**given)
