@@ -128,7 +128,7 @@ class Rules:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """A candidate's joints beside the true ones; properties are computed once, when asked for.
+    """A candidate's joints beside the true ones; everything is computed once, when first asked for.
 
     Attributes:
         predicted: of each person.
@@ -141,6 +141,7 @@ class Comparison:
     truth: Truth
     rules: Rules = field(default_factory=Rules)
     everything: Predictions | None = None
+    _measured: dict[str, tuple[Unit, F64]] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def true_joints(self) -> F32:
@@ -156,15 +157,18 @@ class Comparison:
 
     def measured(self, score: str) -> tuple[Unit, F64]:
         """Return the unit of a score of SCORES, and the (N, J) distances in it."""
-        unit = SCORES[score].unit(self)
-        return unit, pck.normalised(self.predicted.joints, self.true_joints, unit.size)
+        if score not in self._measured:
+            unit = SCORES[score].unit(self)
+            distance = pck.normalised(self.predicted.joints, self.true_joints, unit.size)
+            self._measured[score] = unit, distance
+        return self._measured[score]
 
-    @cached_property
+    @property
     def unit(self) -> Unit:
         """The unit of the data set's own score."""
-        return SCORES[self.truth.own_score].unit(self)
+        return self.measured(self.truth.own_score)[0]
 
-    @cached_property
+    @property
     def distance(self) -> F64:
         """(N, J) distances in `unit`; NaN = not counted, infinite = not predicted."""
         return self.measured(self.truth.own_score)[1]
