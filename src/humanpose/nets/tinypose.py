@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from humanpose.errors import InputError
 from humanpose.nets.lite import NORMS, SameConv, normalise
-from humanpose.nets.network import Net, Options, initialise, topdown_spec
+from humanpose.nets.network import KAIMING, Net, Options, initialise, topdown_spec
 from humanpose.skeleton import BODY19, Skeleton
 from humanpose.spec import ModelSpec
 
@@ -79,7 +79,7 @@ class Stem(nn.Module):
 
 
 class Unit(nn.Module):
-    """Shuffle unit: half of the channels pass, half go through a bottleneck-free residual."""
+    """Shuffle unit: half of the channels pass as they are, half go through three convolutions."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -145,8 +145,6 @@ class TinyPose(Net):
         InputError: on another norm.
     """
 
-    losses = ("mse", "cpm")
-
     def __init__(self, joints: int = _JOINTS, norm: str = "none") -> None:
         super().__init__()
         if norm not in NORMS:
@@ -166,7 +164,7 @@ class TinyPose(Net):
         finer = (_WIDTHS[0], *_WIDTHS[:-1])
         self.head = nn.ModuleList(map(separable, _WIDTHS, finer))
         self.maps = nn.Conv2d(_WIDTHS[0], joints, 1)
-        initialise(self, nn.init.kaiming_normal_)
+        initialise(self, KAIMING)
         if norm == "batch":
             normalise(self)
 

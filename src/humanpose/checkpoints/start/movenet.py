@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from humanpose import nets
-from humanpose.errors import FormatError, InputError
+from humanpose.checkpoints.start.convolutions import Layer, graph_convolutions, state_of
+from humanpose.errors import FormatError
 from humanpose.files import read_limited
 from humanpose.types import F32
 
@@ -40,18 +41,12 @@ def read_movenet(path: Path) -> dict[str, Tensor]:
         InputError: if the file is not there.
         FormatError: if it is not MoveNet's.
     """
-    found = tfjs_convolutions(path, _LAST) if path.suffix == ".json" else _tflite(path)
+    tfjs = path.suffix == ".json"
+    found = tfjs_convolutions(path, _LAST) if tfjs else graph_convolutions(path)
     size = found[0][0].size
     layers = [movenet_layers(width) for width in _WIDTHS]
     expected = next((each for each in layers if each[0][1].weight.numel() == size), layers[0])
-    state: dict[str, Tensor] = {}
-    for i, (name, conv) in enumerate(expected):
-        if i >= len(found) or found[i][0].size != conv.weight.numel():
-            raise FormatError(f"{path}: not MoveNet (layer {i}, {name}, does not fit)")
-        weight, bias = found[i]
-        state[f"{name}.weight"] = torch.from_numpy(weight.reshape(tuple(conv.weight.shape)).copy())
-        state[f"{name}.bias"] = torch.from_numpy(bias.reshape(-1).copy())
-    return state
+    return state_of(path, "MoveNet", expected, found)
 
 
 def movenet_layers(width: float) -> list[tuple[str, nn.Conv2d]]:
@@ -69,43 +64,10 @@ def movenet_layers(width: float) -> list[tuple[str, nn.Conv2d]]:
     return sorted(found, key=place)
 
 
-def _tflite(path: Path) -> list[tuple[F32, F32]]:
-    """(weight, bias) of every convolution in topological order, dequantised."""
-    import openvino as ov
-
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        graph = ov.Core().read_model(path)
-    except RuntimeError as error:
-        raise FormatError(f"{path}: not a readable TFLite file") from error
-    wanted = []
-    for op in graph.get_ordered_ops():
-        if op.get_type_name() in ("Convolution", "GroupConvolution"):
-            wanted.append(op.input_value(1))
-            wanted.append(_bias_after(op, path))
-    if not wanted:
-        raise FormatError(f"{path}: has no convolutions")
-    constants = ov.compile_model(ov.Model(wanted, []), "CPU")([])
-    arrays = [np.asarray(constants[i], np.float32) for i in range(len(wanted))]
-    return list(zip(arrays[::2], arrays[1::2], strict=True))
-
-
-def _bias_after(op: Any, path: Path) -> Any:
-    """The constant that is added to a convolution's result."""
-    add = op
-    while add is op or add.get_type_name() in ("Transpose", "Reshape"):
-        (user,) = add.output(0).get_target_inputs()
-        add = user.get_node()
-    if add.get_type_name() != "Add":
-        raise FormatError(f"{path}: a convolution without bias ({op.get_friendly_name()})")
-    return add.input_value(1)
-
-
 # ------------------------------------------------------------------------------ TensorFlow.js
 
 
-def tfjs_convolutions(path: Path, below: str) -> list[tuple[F32, F32]]:
+def tfjs_convolutions(path: Path, below: str) -> list[Layer]:
     """(weight, bias) of one convolution, the last, and of every one that its input needs.
 
     Args:
@@ -174,7 +136,7 @@ def _before(nodes: dict[str, Any], last: str) -> list[str]:
     return list(order)
 
 
-def _weights(node: dict[str, Any], tensors: dict[str, F32]) -> tuple[F32, F32]:
+def _weights(node: dict[str, Any], tensors: dict[str, F32]) -> Layer:
     weight, *others = (tensors[name] for name in node["input"][1:] if name in tensors)
     depthwise = "Depthwise" in node["op"]
     weight = weight.transpose(2, 3, 0, 1) if depthwise else weight.transpose(3, 2, 0, 1)

@@ -14,11 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from humanpose import nets
-from humanpose.errors import FormatError, InputError
+from humanpose.checkpoints.start.convolutions import Layer, graph_convolutions, state_of
+from humanpose.errors import FormatError
 from humanpose.files import read_limited
 from humanpose.types import F32
-
-Layer = tuple[F32, F32]  # weight and bias of a convolution
 
 _LIMIT_BYTES = 64 << 20
 _HALF = b"\x47\x6b\x30\x01"  # ncnn: the weights that follow are float16
@@ -35,18 +34,13 @@ def read_tinypose(path: Path) -> dict[str, Tensor]:
     """
     net = nets.create("tinypose", joints=17)
     ncnn = path.suffix == ".param"
-    found = _ncnn(path) if ncnn else _openvino(path)
+    found = _ncnn(path) if ncnn else graph_convolutions(path)
     names = _as_run(net) if ncnn else _depth_first(net)
     if len(found) != len(names):
         raise FormatError(f"{path}: has {len(found)} convolutions, TinyPose has {len(names)}")
-    own, state = net.state_dict(), dict[str, Tensor]()
-    for name, layer in zip(names, found, strict=True):
-        for kind, array in zip(("weight", "bias"), layer, strict=True):
-            key = f"{name}.{kind}"
-            if array.size != own[key].numel():
-                raise FormatError(f"{path}: not TinyPose ({key} has {array.size} values)")
-            state[key] = torch.from_numpy(array.reshape(tuple(own[key].shape)).copy())
-    return state
+    parts = dict(net.named_modules())
+    layers = [(name, part) for name in names if isinstance(part := parts[name], nn.Conv2d)]
+    return state_of(path, "TinyPose", layers, found)
 
 
 def _depth_first(net: nn.Module) -> list[str]:
@@ -54,20 +48,20 @@ def _depth_first(net: nn.Module) -> list[str]:
 
     OpenVINO orders operations so; torch's graph of gradients gives the same order.
     """
-    names: dict[Any, str] = {parameter: name for name, parameter in net.named_parameters()}
+    names: dict[Any, str] = {
+        part.weight: name for name, part in net.named_modules() if isinstance(part, nn.Conv2d)
+    }
     order, seen = list[str](), set[object]()
     waiting = [(net(torch.zeros(1, 3, 32, 32)).grad_fn, False)]
     while waiting:
         node, ready = waiting.pop()
+        inputs = [each for each, _ in node.next_functions if each is not None]
         if ready:
-            parameters = [
-                names.get(getattr(n, "variable", None), "") for n, _ in node.next_functions
-            ]
-            order += [n.removesuffix(".weight") for n in parameters if n.endswith(".weight")]
-        elif node is not None and node not in seen:
+            weights = (getattr(each, "variable", None) for each in inputs)
+            order += [names[weight] for weight in weights if weight in names]
+        elif node not in seen:
             seen.add(node)
-            waiting.append((node, True))
-            waiting += [(each, False) for each, _ in reversed(node.next_functions)]
+            waiting += [(node, True), *((each, False) for each in reversed(inputs))]
     return order
 
 
@@ -80,30 +74,6 @@ def _as_run(net: nn.Module) -> list[str]:
     with torch.no_grad():
         net(torch.zeros(1, 3, 32, 32))
     return order
-
-
-def _openvino(path: Path) -> list[Layer]:
-    """Return the convolutions of an IR in their topological order."""
-    import openvino as ov
-
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        graph = ov.Core().read_model(path)
-    except RuntimeError as error:
-        raise FormatError(f"{path}: not a readable OpenVINO file, or without its .bin") from error
-    wanted = []
-    for op in graph.get_ordered_ops():
-        if op.get_type_name() in ("Convolution", "GroupConvolution"):
-            (user,) = op.output(0).get_target_inputs()
-            wanted += [op.input_value(1), user.get_node().input_value(1)]
-    if not wanted:
-        raise FormatError(f"{path}: has no convolutions")
-    constants = ov.compile_model(ov.Model(wanted, []), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(
-        []
-    )
-    arrays = [np.asarray(constants[i], np.float32) for i in range(len(wanted))]
-    return list(zip(arrays[::2], arrays[1::2], strict=True))
 
 
 def _ncnn(path: Path) -> list[Layer]:
